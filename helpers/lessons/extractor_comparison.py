@@ -1,6 +1,7 @@
 """Compares feature vectors of the same images, from several extractors or settings, under one protocol."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,20 @@ PAIRED_COLUMNS = (
 )  # fmt: skip
 
 
+def search(vectors: np.ndarray, protocol: Protocol) -> Scores:
+    """The scores of an exact search by cosine. vectors : float32 (n, dim), row *i* for id *i* of the protocol."""
+    return metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
+
+
+def mean_scores(runs: Sequence[Scores]) -> Scores:
+    """The mean of each query's values over several runs of the same protocol, such as trainings with other seeds."""
+    first = runs[0]
+    if any(not np.array_equal(run.rows, first.rows) or run.metrics != first.metrics for run in runs):
+        raise ValueError("the runs must have the same queries and metrics")
+    values = {metric: np.mean([run.values[metric] for run in runs], axis=0) for metric in first.metrics}
+    return replace(first, values=values)
+
+
 def compare_extractors(
     versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, seed: int = 0
 ) -> "pd.DataFrame":
@@ -44,10 +59,7 @@ def compare_extractors(
 
     if reference not in versions:
         raise KeyError(f"no version is called {reference!r}; available: {', '.join(versions)}")
-    scores = {}
-    for name, vectors in versions.items():
-        ranking = runner.run(protocol, _short(np.asarray(vectors, np.float32)), open_index("exact:cosine"))
-        scores[name] = metrics.evaluate(ranking, protocol)
+    scores = {name: search(_short(np.asarray(vectors, np.float32)), protocol) for name, vectors in versions.items()}
     values = {name: score.values["mAP"] for name, score in scores.items()}
     gains, spans = paired_differences(values, values[reference], seed=seed), bootstrap_intervals(values, seed=seed)
     rows = []

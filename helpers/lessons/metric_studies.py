@@ -1,7 +1,7 @@
 """Studies of metric learning on identities that no training saw: baselines, linear heads, and a tuned last block."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,16 +9,16 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from helpers.evaluation import builders, intervals, metrics, runner
+from helpers.evaluation import builders, intervals
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.features.feature_maps import feature_maps, vectors
 from helpers.images.imageset import ImageSet
+from helpers.lessons.extractor_comparison import mean_scores, search
 from helpers.networks import examples, metric_heads, training, transfer
 from helpers.networks.losses import SupConLoss
 from helpers.networks.metric_heads import LinearMap
 from helpers.networks.samplers import PKSampler
-from helpers.search.index import open_index
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +49,7 @@ class UnseenTask:
 
     def score(self, found: np.ndarray) -> Scores:
         """Search vectors (m, out) of the test images exactly, by cosine similarity."""
-        return metrics.evaluate(runner.run(self.protocol, found, open_index("exact:cosine")), self.protocol)
+        return search(found, self.protocol)
 
     def validation(self, images: ImageSet, seed: int = 0) -> "UnseenTask":
         """A task of the known identities alone: a third of them is searched, the others are known.
@@ -118,12 +118,6 @@ def train_heads(
         return task.score(head.apply(task.test))
 
     return {name: [run(name, loss, seed) for seed in seeds] for name, loss in losses.items()}
-
-
-def mean_scores(runs: Sequence[Scores]) -> Scores:
-    """The mean of several runs for each query."""
-    mean = {metric: np.mean([run.values[metric] for run in runs], axis=0) for metric in runs[0].metrics}
-    return replace(runs[0], values=mean)
 
 
 def compare(task: UnseenTask, methods: Mapping[str, Sequence[Scores]], reference: str, seed: int = 0) -> pd.DataFrame:

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from helpers.evaluation import builders, metrics, runner
+from helpers.evaluation import builders
 from helpers.evaluation.metrics import Scores
-from helpers.evaluation.protocol import Protocol
 from helpers.features.deep import ModelExtractor
 from helpers.features.feature_maps import feature_maps, vectors
 from helpers.images.imageset import ImageSet
 from helpers.lessons import baseline_studies
 from helpers.lessons.baseline_studies import Task
+from helpers.lessons.extractor_comparison import search
 from helpers.networks import examples, training, transfer, zoo
 from helpers.networks.training import Training
 from helpers.networks.transfer import SplitNetwork
-from helpers.search.index import open_index
 from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:
@@ -128,11 +127,6 @@ def loss(kind: str) -> "keras.losses.Loss":
     if kind == "softmax":
         return keras.losses.SparseCategoricalCrossentropy()
     return MarginSoftmaxLoss("cosface", margin=0.2, scale=16)
-
-
-def search(matrix: np.ndarray, protocol: Protocol) -> Scores:
-    """The scores of an exact search by cosine. matrix : float32 (n, dim), row *i* for id *i* of the protocol."""
-    return metrics.evaluate(runner.run(protocol, matrix, open_index("exact:cosine")), protocol)
 
 
 class Models(NamedTuple):

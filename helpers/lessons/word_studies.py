@@ -22,7 +22,6 @@ from helpers.features.text import WordVectors
 from helpers.images import caltech101, imagenet, samples
 from helpers.images.imageset import ImageSet
 from helpers.search.index import open_index
-from helpers.visualization.tables import interval_text
 
 #: The metrics of a text query in tables.
 METRICS = ("mAP", "precision@10")
@@ -103,15 +102,6 @@ def score_methods(
     }
 
 
-def mean_scores(runs: Sequence[Scores]) -> Scores:
-    """The mean of each query's values over several runs of the same protocol, such as trainings with other seeds."""
-    first = runs[0]
-    if any(not np.array_equal(run.rows, first.rows) or run.metrics != first.metrics for run in runs):
-        raise ValueError("the runs must have the same queries and metrics")
-    values = {metric: np.mean([run.values[metric] for run in runs], axis=0) for metric in first.metrics}
-    return Scores(values, first.chances, first.ceilings, first.rows, first.n_unanswerable)
-
-
 def methods_table(scores: Mapping[str, Scores], protocol: Protocol, task: TextTask) -> pd.DataFrame:
     """One row per method and group of names: the columns of `names_table`, the data set, the method and the ceilings.
 
@@ -145,7 +135,7 @@ def by_method(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         first = part.iloc[0]
         row = {"images of": dataset, "names": names, "queries": first["queries"]}
         for line in part.to_dict("records"):
-            row[line["method"]] = interval_text(line[metric], line[f"{metric} low"], line[f"{metric} high"])
+            row[line["method"]] = f"{line[metric]:.3f} [{line[f'{metric} low']:.3f}, {line[f'{metric} high']:.3f}]"
         rows.append(row | {"chance": first[f"{metric} chance"], "ceiling": first[f"{metric} ceiling"]})
     return pd.DataFrame(rows)
 
@@ -221,7 +211,8 @@ def with_intervals(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """A table with "value [low, high]" in each of these columns, instead of the columns ``… low`` and ``… high``."""
     table = table.copy()
     for column in columns:
-        table[column] = list(map(interval_text, table[column], table[f"{column} low"], table[f"{column} high"]))
+        bounds = zip(table[column], table[f"{column} low"], table[f"{column} high"], strict=True)
+        table[column] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in bounds]
     return table.drop(columns=[f"{column} {end}" for column in columns for end in ("low", "high")])
 
 

@@ -18,14 +18,13 @@ import numpy as np
 import pandas as pd
 
 from helpers import extras
-from helpers.evaluation import metrics, runner
 from helpers.evaluation.protocol import Protocol
 from helpers.features import results
 from helpers.features.registry import open_extractor
 from helpers.images import synthetic
 from helpers.images.imageset import ImageSet
+from helpers.lessons.extractor_comparison import search
 from helpers.networks import compiled, specs, transfer, weights, zoo
-from helpers.search.index import open_index
 from helpers.visualization import tables
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str] | None 
         line = dict(zip(STRUCTURE, (*structure(network), _speed(network)), strict=True))
         if weights.local(name):
             vectors = open_extractor(name).extract(images, progress=False)
-            scores = metrics.evaluate(runner.run(protocol, vectors, open_index("exact:cosine")), protocol)
-            rows = scores.table().set_index("metric")
+            rows = search(vectors, protocol).table().set_index("metric")
             line |= {metric: rows.loc[metric, "value"] for metric in METRICS}
             line |= {"mAP low": rows.loc["mAP", "low"], "mAP high": rows.loc["mAP", "high"], "scores": "measured"}
         lines.append({"scores": NO_WEIGHTS} | line)

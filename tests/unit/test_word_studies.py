@@ -11,6 +11,7 @@ from helpers.evaluation.text_queries import evaluate_texts, text_protocol
 from helpers.features.text import WordVectors
 from helpers.images import samples
 from helpers.lessons import text_figures, word_studies
+from helpers.lessons.extractor_comparison import mean_scores
 from helpers.search.index import open_index
 
 
@@ -79,12 +80,12 @@ def test_methods_are_scored_once_per_training(task):
 
 def test_runs_are_averaged_by_query(task):
     runs = [random_scores(task, seed)[1] for seed in range(3)]
-    mean = word_studies.mean_scores(runs)
+    mean = mean_scores(runs)
     np.testing.assert_allclose(mean.values["mAP"], np.mean([run.values["mAP"] for run in runs], axis=0))
     assert mean.mean_chance("mAP") == runs[0].mean_chance("mAP")
     other = word_studies.TextTask(task.images.subset(range(20)), task.known)
     with pytest.raises(ValueError, match="same queries"):
-        word_studies.mean_scores([runs[0], evaluate_other(other)])
+        mean_scores([runs[0], evaluate_other(other)])
 
 
 def evaluate_other(task):
