@@ -43,14 +43,13 @@ class Recipe:
     """Settings of a training.
 
     rate : maximum learning rate, reached after a warm-up in the first tenth of the steps; cosine decay to zero follows.
-    weight_decay : of AdamW. augmented : flip half of the images, and shift all by up to `SHIFT` pixels.
+    weight_decay : of AdamW.
     """
 
     epochs: int = 60
     batch_size: int = 128
     rate: float = 1e-3
     weight_decay: float = 0.05
-    augmented: bool = True
 
     def __post_init__(self):
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0 or self.weight_decay < 0:
@@ -88,23 +87,17 @@ def read_pixels(path: Path | None = None) -> Pixels:
     path : a tar archive or a folder of files ``…/{train,test}/<class>/<number>.<jpg or png>``, in any number; None
         loads the project's data set. Images of other sizes are resized.
     """
-    files = _files(Path(path)) if path else _own_files()
-    parts: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
-    for split, class_name, pixels in files:
-        parts[split].append((class_name, pixels))
-    if not all(parts.values()):
-        counts = {split: len(images) for split, images in parts.items()}
+    pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    for split, class_name, image in _files(Path(path)) if path else _own_files():
+        pixels[split].append(image)
+        names[split].append(class_name)
+    if not all(names.values()):
+        counts = {split: len(images) for split, images in pixels.items()}
         raise ValueError(f"{path or 'CIFAR-10'}: no images at {{train,test}}/<class>/; found {counts}")
-    names = sorted({name for images in parts.values() for name, _ in images})
-    arrays = [
-        array
-        for split in ("train", "test")
-        for array in (
-            np.stack([pixels for _, pixels in parts[split]]),
-            np.array([names.index(name) for name, _ in parts[split]], dtype=np.int64),
-        )
-    ]
-    return Pixels(*arrays)
+    known = sorted({*names["train"], *names["test"]})
+    labels = {split: np.array([known.index(name) for name in own], np.int64) for split, own in names.items()}
+    return Pixels(np.stack(pixels["train"]), labels["train"], np.stack(pixels["test"]), labels["test"])
 
 
 def train(model: "keras.Model", pixels: Pixels, recipe: Recipe, seed: int = 0, verbose: int = 0) -> list[float]:
@@ -122,13 +115,14 @@ def train(model: "keras.Model", pixels: Pixels, recipe: Recipe, seed: int = 0, v
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     # XLA on a CPU takes longer to compile than it saves.
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=_jit())
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=jit)
     history = model.fit(batches(pixels, recipe, seed), epochs=recipe.epochs, verbose=verbose, shuffle=False)
     return [float(loss) for loss in history.history["loss"]]
 
 
 def batches(pixels: Pixels, recipe: Recipe, seed: int) -> "keras.utils.PyDataset":
-    """The training batches, float32 (b, 32, 32, 3) in 0 … 1 and int64 (b,), in a new order in each epoch."""
+    """The augmented batches, float32 (b, 32, 32, 3) in 0 … 1 and int64 (b,), in a new order in each epoch."""
     import keras
 
     class Batches(keras.utils.PyDataset):
@@ -149,9 +143,7 @@ def batches(pixels: Pixels, recipe: Recipe, seed: int) -> "keras.utils.PyDataset
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             rows = self.order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
-            images = pixels.train[rows]
-            if recipe.augmented:
-                images = augment(images, np.random.default_rng((seed, self.epoch, index)))
+            images = augment(pixels.train[rows], np.random.default_rng((seed, self.epoch, index)))
             return images.astype(np.float32) / 255, pixels.train_labels[rows]
 
     return Batches()
@@ -324,12 +316,6 @@ def _predict(model: "keras.Model", images: np.ndarray, batch_size: int) -> np.nd
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
-
-
-def _jit() -> "str | bool":
-    import keras
-
-    return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def _text(value: object) -> str:

@@ -41,13 +41,12 @@ def search_by_votes(found: Sequence[Keypoints], protocol: Protocol) -> VoteSearc
     return VoteSearch(metrics.evaluate(ranking, protocol), ranking, query_ms, index.nbytes)
 
 
-def verified_shares(ranking: Ranking, protocol: Protocol, first: int = 50) -> tuple[float, float]:
+def verified_shares(ranking: Ranking, protocol: Protocol) -> tuple[float, float]:
     """The share of the relevant and of the other results that agree with the query on a homography.
 
-    ranking : of `VoteIndex.search`, whose score is 1 or more for such results.
-    first : number of results per query to count; `VoteIndex.search` verifies no more than 50.
+    ranking : of `VoteIndex.search`, whose score is 1 or more for such results; it verifies the first 50.
     """
-    top = ranking.head(first)
+    top = ranking.head(50)
     relevant = metrics.relevance_mask(top, protocol)
     verified = top.scores >= 1
     return float(verified[relevant].mean()), float(verified[~relevant & (top.ids >= 0)].mean())

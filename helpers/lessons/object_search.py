@@ -68,17 +68,17 @@ class SceneVectors:
 
 
 def scene_vectors(
-    scenes: Scenes, extractor: FeatureExtractor, sources: Mapping[str, Sequence[np.ndarray]], progress: bool = False
+    scenes: Scenes, extractor: FeatureExtractor, sources: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, SceneVectors]:
     """Name of a source → vectors; `WHOLE`, without regions, comes first.
 
     sources : name → boxes, floating (m, 4), of each scene.
     """
-    photos = l2_normalize(extractor.extract(scenes.photos, progress=progress))
-    whole = l2_normalize(extractor.extract(scenes.images, progress=progress))
+    photos = l2_normalize(extractor.extract(scenes.photos, progress=False))
+    whole = l2_normalize(extractor.extract(scenes.images, progress=False))
     found = {WHOLE: SceneVectors(photos, whole, [whole[:0]] * len(scenes))}
     for name, boxes in sources.items():
-        vectors = region_vectors(extractor, scenes.images, boxes, progress=progress)
+        vectors = region_vectors(extractor, scenes.images, boxes, progress=False)
         found[name] = SceneVectors(photos, whole, [l2_normalize(each) if len(each) else each for each in vectors])
     return found
 
@@ -110,9 +110,9 @@ class BandScores:
         """In the class task, whole classes are drawn, because queries of a class share their relevant scenes."""
         return self.labels if self.task == "class" else None
 
-    def difference(self, name: str, reference: str = WHOLE) -> PairedResult:
-        """The paired difference in AP of two methods on the same queries."""
-        first, second = (self.scores[each].values["mAP"] for each in (name, reference))
+    def difference(self, name: str) -> PairedResult:
+        """The paired difference in AP of a method and `WHOLE` on the same queries."""
+        first, second = (self.scores[each].values["mAP"] for each in (name, WHOLE))
         return paired_difference(first, second, clusters=self.clusters)
 
 
@@ -142,13 +142,13 @@ def size_table(bands: Sequence[BandScores]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def difference_table(bands: Sequence[BandScores], reference: str = WHOLE) -> pd.DataFrame:
-    """Paired differences in mAP from a reference: task, area low, area high, method, difference, low, high, p."""
+def difference_table(bands: Sequence[BandScores]) -> pd.DataFrame:
+    """Paired differences in mAP from `WHOLE`: task, area low, area high, method, difference, low, high, p."""
     rows = []
     for band in bands:
         for name in band.scores:
-            if name != reference:
-                paired = band.difference(name, reference)
+            if name != WHOLE:
+                paired = band.difference(name)
                 bounds = paired.difference, paired.low, paired.high, paired.p_value
                 rows.append((band.task, *band.areas, name, *bounds))
     columns = ["task", "area low", "area high", "method", "difference", "low", "high", "p"]
@@ -191,19 +191,12 @@ def background_scores(scenes: Scenes, vectors: Mapping[str, SceneVectors]) -> di
     names = sorted(set(scenes.backgrounds))
     labels = np.array([names.index(name) for name in scenes.backgrounds])
     images = ImageSet("scenes-backgrounds", scenes.images.paths, labels, tuple(names))
-    return {name: leave_one_out_scores(images, each.whole, each.parts) for name, each in vectors.items()}
-
-
-def leave_one_out_scores(images: ImageSet, whole: np.ndarray, parts: Sequence[np.ndarray]) -> Scores:
-    """Every image with a class is a query for the other images of its class.
-
-    whole : float (n, dim), the vectors of the queries. parts : float (m, dim), the vectors that stand for each image in
-        the gallery. All have length 1.
-    """
-    protocol = builders.leave_one_out(images, images.name)
-    cosines = np.stack([(whole @ each.T).max(axis=1) for each in parts], axis=1)
-    ranking = rank(np.arange(len(images)), cosines[protocol.queries])
-    return metrics.evaluate(runner.excluding(ranking, protocol), protocol)
+    protocol, found = builders.leave_one_out(images, images.name), {}
+    for name, each in vectors.items():
+        cosines = np.stack([(each.whole @ parts.T).max(axis=1) for parts in each.parts], axis=1)
+        ranking = rank(np.arange(len(images)), cosines[protocol.queries])
+        found[name] = metrics.evaluate(runner.excluding(ranking, protocol), protocol)
+    return found
 
 
 def costs(

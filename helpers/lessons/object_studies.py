@@ -16,7 +16,7 @@ from helpers.images.scenes import Scenes
 from helpers.networks import boxes
 from helpers.networks.detectors import Detections, Detector
 
-#: Class of the pretrained detector → photographs of the sample that show it. Vehicle: see `_shows`.
+#: Class of the pretrained detector → photographs of the sample that show it. All of its vehicles are Vehicles.
 SHOWN = {
     "Vehicle": (),
     "Car": ("beetle", "sedan", "sportscar2", "indycar"),
@@ -39,20 +39,16 @@ def known_objects(scenes: Scenes, class_names: Sequence[str]) -> KnownObjects:
         name = scenes.photos.paths[each.photo].stem
         for class_name in SHOWN:
             doubtful = name in DOUBTFUL.get(class_name, ())
-            if doubtful or _shows(name, each.class_name, class_name):
+            is_vehicle = class_name == "Vehicle" and each.class_name == "vehicles"
+            if doubtful or is_vehicle or name in SHOWN[class_name]:
                 rows.append((each.scene, class_names.index(class_name), each.box, doubtful))
     images, labels, found, ignored = zip(*rows, strict=True)
     return KnownObjects(np.array(images), np.array(labels), np.array(found), np.array(ignored))
 
 
-def _shows(name: str, sample_class: str, class_name: str) -> bool:
-    """Whether a photograph shows a class; all of the sample's vehicles are Vehicles."""
-    return sample_class == "vehicles" if class_name == "Vehicle" else name in SHOWN[class_name]
-
-
-def scored_boxes(found: Sequence[Detections], class_names: Sequence[str] = tuple(SHOWN)) -> ScoredBoxes:
-    """The detections of these classes in images 0, 1, …, for `evaluate_detections`."""
-    labels = [found[0].class_names.index(name) for name in class_names] if len(found) else []
+def scored_boxes(found: Sequence[Detections]) -> ScoredBoxes:
+    """The detections of the classes in `SHOWN` in images 0, 1, …, for `evaluate_detections`."""
+    labels = [found[0].class_names.index(name) for name in SHOWN] if len(found) else []
     kept = [np.isin(each.classes, labels) for each in found]
     pairs = list(zip(found, kept, strict=True))
     return ScoredBoxes(
@@ -124,13 +120,11 @@ def coverage(scenes: Scenes, sources: Mapping[str, Sequence[Sequence[np.ndarray]
     return pd.DataFrame(rows, columns=["source", "boxes", "recall", "low", "high"])
 
 
-def mask_ious(
-    scenes: Scenes, rows: Sequence[int], found: Sequence[np.ndarray], minimum: float = COVERED
-) -> pd.DataFrame:
+def mask_ious(scenes: Scenes, rows: Sequence[int], found: Sequence[np.ndarray]) -> pd.DataFrame:
     """How well boxes and GrabCut's masks agree with the known masks of objects.
 
     rows : scenes. found : floating (n, 4), the boxes of each scene of the set; an object takes the box with its largest
-        IoU, if that is at least ``minimum``.
+        IoU, if that is at least `COVERED`.
 
     Columns: scene, object (its number in the scene), box IoU (with the known box), box (the box as a mask) and GrabCut:
     IoU with the known mask.
@@ -143,7 +137,7 @@ def mask_ious(
         if not len(found[scene]):
             continue
         overlaps = boxes.iou(own, found[scene])
-        for number in np.flatnonzero(overlaps.max(axis=1) >= minimum):
+        for number in np.flatnonzero(overlaps.max(axis=1) >= COVERED):
             box = found[scene][overlaps[number].argmax()]
             as_mask = masks.box_mask(box, width, height)
             cut = masks.grab_cut(image, box)

@@ -11,7 +11,6 @@ from helpers.evaluation import builders
 from helpers.evaluation.metrics import Scores
 from helpers.features.deep import ModelExtractor
 from helpers.features.feature_maps import feature_maps, vectors
-from helpers.images.imageset import ImageSet
 from helpers.lessons import baseline_studies
 from helpers.lessons.baseline_studies import Task
 from helpers.lessons.extractor_comparison import search
@@ -112,7 +111,7 @@ def prepare(split: SplitNetwork, task: Task, progress: bool = True) -> Prepared:
     """
     maps = feature_maps(task.images, split, progress=progress)
     row_of = {key: row for row, key in enumerate(task.images.keys)}
-    train, validation = (_rows(row_of, part) for part in (task.train, task.validation))
+    train, validation = (np.array([row_of[key] for key in part.keys]) for part in (task.train, task.validation))
     return Prepared(task, split, maps, split.tail.get_weights(), train, validation)
 
 
@@ -180,7 +179,9 @@ def _new_head(prepared: Prepared, kind: str, seed: int) -> "keras.Model":
 def _compile(model: "keras.Model", kind: str, rate: float) -> None:
     import keras
 
-    model.compile(keras.optimizers.Adam(rate), loss(kind), metrics=[_accuracy()], jit_compile=False)
+    # Keras would trace the training step twice if the metric were given by name.
+    accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+    model.compile(keras.optimizers.Adam(rate), loss(kind), metrics=[accuracy], jit_compile=False)
 
 
 def validation_scores(prepared: Prepared) -> Scores:
@@ -195,9 +196,8 @@ def validation_map(prepared: Prepared) -> "Callable[[keras.Model], float]":
 
 
 def fine_tune(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, progress: bool = False,
-    shared: Models | None = None,
-) -> Tuned:  # fmt: skip
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, shared: Models | None = None
+) -> Tuned:
     """Train a head, then the last block together with it.
 
     The training keeps the epoch with the highest `validation_map`; epoch 0 is the pretrained network. Afterwards the
@@ -219,7 +219,7 @@ def fine_tune(
         batch_size=16,
         seed=seed,
         score=validation_map(prepared),
-        progress=progress,
+        progress=False,
     )
     weights = tail.get_weights()
     tail.set_weights(prepared.pretrained)
@@ -300,14 +300,3 @@ def summary(variants: Iterable[Variant], seed: int = 0) -> "pd.DataFrame":
             )
         )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _accuracy() -> "keras.metrics.Metric":
-    """A metric object, because Keras would trace the training step twice if the metric were given by name."""
-    import keras
-
-    return keras.metrics.SparseCategoricalAccuracy("accuracy")
-
-
-def _rows(row_of: dict[str, int], images: ImageSet) -> np.ndarray:
-    return np.array([row_of[key] for key in images.keys])

@@ -6,8 +6,9 @@ than half of the epochs of the small CNN. 4 is Ray Tune's default. It was chosen
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,14 +162,6 @@ def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> "t
     return pd.DataFrame(rows), every[first + [name for name in every if name not in first]]
 
 
-def _searches(networks: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int, dict[str, SearchResult]]]:
-    folder = paths.cache_dir() / "tuning"
-    for seed in seeds:
-        for network in networks:
-            print(f"{network}, seed {seed}", flush=True)
-            yield network, seed, compare(network, seed, folder)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study, and write the tables if all networks and seeds were run."""
     import pandas as pd
@@ -178,7 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
     chosen = parser.parse_args(arguments)
     with cluster(workers=1):  # one for all searches, because starting Ray takes long
-        searches = list(_searches(chosen.networks, chosen.seeds))
+        searches = []
+        for seed, network in product(chosen.seeds, chosen.networks):
+            print(f"{network}, seed {seed}", flush=True)
+            searches.append((network, seed, compare(network, seed, paths.cache_dir() / "tuning")))
     if set(chosen.networks) == set(NETWORKS) and set(chosen.seeds) == set(SEEDS):
         on_test = pd.DataFrame(
             {"network": network, "seed": seed, **on_test_images(network, seed, found["ASHA"])}
