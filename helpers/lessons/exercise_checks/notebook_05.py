@@ -38,13 +38,9 @@ def exercise_2(function: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]
 def _normalized(
     x: np.ndarray, mean: np.ndarray, variance: np.ndarray, training: bool, momentum: float, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The reference implementation: one channel at a time."""
-    output, means, variances = np.empty_like(x), mean.copy(), variance.copy()
-    for channel in range(x.shape[-1]):
-        values, center, spread = x[..., channel], mean[channel], variance[channel]
-        if training:
-            center, spread = values.mean(), values.var()
-            means[channel] += (1 - momentum) * (center - means[channel])
-            variances[channel] += (1 - momentum) * (spread - variances[channel])
-        output[..., channel] = (values - center) / np.sqrt(spread + epsilon)
-    return output, means, variances
+    """The reference implementation."""
+    if not training:
+        return (x - mean) / np.sqrt(variance + epsilon), mean, variance
+    center, spread = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    means, variances = (momentum * a + (1 - momentum) * b for a, b in ((mean, center), (variance, spread)))
+    return (x - center) / np.sqrt(spread + epsilon), means, variances

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from helpers.lessons.exercises import answer
+from helpers.vectors import l2_normalize
 
 
 def exercise_1(count: int) -> None:
@@ -16,7 +18,7 @@ def exercise_1(count: int) -> None:
 
 
 def exercise_2(function: Callable[[np.ndarray, np.ndarray, float], float]) -> None:
-    """The contrastive loss, compared with loops on random embeddings."""
+    """The contrastive loss, compared with a reference implementation on random embeddings."""
     rng = np.random.default_rng(11)
     for count, identities, margin in ((2, 1, 1.0), (6, 3, 0.5), (12, 4, 1.0), (30, 5, 1.2)):
         labels, embeddings = rng.permutation(np.arange(count) % identities), rng.normal(size=(count, 8)) * 3
@@ -29,11 +31,7 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, float], float]) -> No
 
 
 def _contrastive(labels: np.ndarray, embeddings: np.ndarray, margin: float) -> float:
-    """The reference implementation, one pair at a time."""
-    unit, losses = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), []
-    for first in range(len(labels)):
-        for second in range(first):
-            distance = float(np.linalg.norm(unit[first] - unit[second]))
-            same = labels[first] == labels[second]
-            losses.append(distance**2 / 2 if same else max(0.0, margin - distance) ** 2 / 2)
-    return float(np.mean(losses))
+    """The reference implementation."""
+    distances = pdist(l2_normalize(embeddings, np.float64))
+    same = pdist(labels[:, None]) == 0
+    return float(np.mean(np.where(same, distances, np.maximum(margin - distances, 0)) ** 2 / 2))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from helpers.lessons.exercises import answer
+from helpers.networks import boxes
 
 
 def exercise_1(overlap: float) -> None:
@@ -18,7 +19,7 @@ def exercise_1(overlap: float) -> None:
 
 
 def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], list[int]]) -> None:
-    """Suppression in each class, compared with a loop on random boxes."""
+    """Suppression in each class, compared with `boxes.suppress` on random boxes."""
     rng = np.random.default_rng(15)
     for n, count, max_iou in ((1, 1, 0.5), (30, 1, 0.3), (60, 4, 0.5), (60, 3, 0.7)):
         corners, sides = rng.uniform(0, 40, (n, 2)), rng.uniform(10, 40, (n, 2))
@@ -26,25 +27,8 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], l
         scores, classes = rng.permutation(n) / n + 0.001, rng.integers(0, count, n)
         found = np.asarray(answer(function, candidates, scores, classes, max_iou))
         assert found.ndim == 1 and len(set(found.tolist())) == len(found), "return each kept row once, in one list"
-        expected = _kept(candidates, scores, classes, max_iou)
-        everywhere = _kept(candidates, scores, np.zeros(n, int), max_iou)
+        expected = boxes.suppress(candidates, scores, classes, max_iou).tolist()
+        everywhere = boxes.suppress(candidates, scores, np.zeros(n, int), max_iou).tolist()
         assert expected == everywhere or sorted(found) != sorted(everywhere), "a box of another class removes no box"
         assert sorted(found) == sorted(expected), "a better, kept box of the class with a larger IoU removes a box"
         assert found.tolist() == expected, "return the best score first"
-
-
-def _kept(candidates: np.ndarray, scores: np.ndarray, classes: np.ndarray, max_iou: float) -> list[int]:
-    """The reference implementation: one box at a time, from the best score down."""
-    kept: list[int] = []
-    for row in np.argsort(-scores).tolist():
-        rivals = [other for other in kept if classes[other] == classes[row]]
-        if all(_iou(candidates[row], candidates[other]) <= max_iou for other in rivals):
-            kept.append(row)
-    return kept
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    common = max(0.0, across) * max(0.0, down)
-    return common / (first[2] * first[3] + second[2] * second[3] - common)
