@@ -89,9 +89,11 @@ def read_pixels(path: Path | None = None) -> Pixels:
     """
     pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     names: dict[str, list[str]] = {"train": [], "test": []}
-    for split, class_name, image in _files(Path(path)) if path else _own_files():
-        pixels[split].append(image)
-        names[split].append(class_name)
+    for key, content in _files(path):
+        *_, split, class_name, name = ("", "", *PurePosixPath(key).parts)
+        if split in pixels and name.lower().endswith((".png", ".jpg")):
+            pixels[split].append(_decoded(content))
+            names[split].append(class_name)
     if not all(names.values()):
         counts = {split: len(images) for split, images in pixels.items()}
         raise ValueError(f"{path or 'CIFAR-10'}: no images at {{train,test}}/<class>/; found {counts}")
@@ -267,35 +269,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{added} new rows in {given.output}")
 
 
-def _files(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(split, class, pixels) of each image in an archive or a folder, sorted by path."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if described := _described(file.relative_to(path).as_posix()):
-                yield *described, _decoded(file.read_bytes())
-        return
-    with tarfile.open(path) as archive:
-        for member in sorted(archive.getmembers(), key=lambda member: member.name):
-            content = archive.extractfile(member) if member.isfile() else None
-            if content and (described := _described(member.name)):
-                yield *described, _decoded(content.read())
+def _files(path: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Path and content of each file in an archive or a folder, sorted by path; None is the project's data set."""
+    if path is None:
+        # The packages of the project are needed only here.
+        from helpers.images import cifar10
 
-
-def _own_files() -> Iterator[tuple[str, str, np.ndarray]]:
-    # The packages of the project are needed only here.
-    from helpers.images import cifar10
-
-    images = cifar10.load()
-    for key, path in zip(images.keys, images.paths, strict=True):
-        if described := _described(key):
-            yield *described, _decoded(path.read_bytes())
-
-
-def _described(key: str) -> tuple[str, str] | None:
-    """(split, class) of a path ``…/train/<class>/<file>``, or None for other files."""
-    parts = PurePosixPath(key).parts
-    named = len(parts) >= 3 and parts[-3] in ("train", "test") and parts[-1].lower().endswith((".png", ".jpg"))
-    return (parts[-3], parts[-2]) if named else None
+        images = cifar10.load()
+        yield from ((key, file.read_bytes()) for key, file in zip(images.keys, images.paths, strict=True))
+    elif path.is_dir():
+        files = (file for file in sorted(path.rglob("*")) if file.is_file())
+        yield from ((file.relative_to(path).as_posix(), file.read_bytes()) for file in files)
+    else:
+        with tarfile.open(path) as archive:
+            for member in sorted(archive.getmembers(), key=lambda member: member.name):
+                if content := archive.extractfile(member) if member.isfile() else None:
+                    yield member.name, content.read()
 
 
 def _decoded(content: bytes) -> np.ndarray:
