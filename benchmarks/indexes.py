@@ -218,7 +218,7 @@ def real_activations(dim: int) -> np.ndarray:
     They come from photographs, drawings and, with a mirror, Imagenette; `helpers.lessons.multi_stage` caches the maps.
     """
     from helpers.images import imagenet, samples
-    from helpers.lessons.activations import last_activations
+    from helpers.lessons.multi_stage import last_activations
 
     sets = [samples.with_distractors(), samples.drawings()]
     if paths.mirror_dir() is not None:

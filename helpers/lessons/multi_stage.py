@@ -114,13 +114,9 @@ def _map_store(network: str) -> _MapStore:
 def last_maps(images: ImageSet, network: str = "resnet50", progress: bool = True) -> np.ndarray:
     """float32 (n, h, w, channels): the last stage's map of each image, 401 kB each for ResNet50.
 
-    The maps are cached on disk in float16. Missing ones are computed by `stage_vectors`.
+    The maps are cached on disk in float16. Missing ones are computed by `stage_vectors`, which raises the same errors.
 
-    Raises
-    ------
-    ValueError : the set is empty.
-    UnreadableImage : an image cannot be read.
-    WeightsUnavailable : the network's trained weights are not available.
+    Raises ValueError: the set is empty.
     """
     if not len(images):
         raise ValueError("the set has no images")
@@ -132,3 +128,19 @@ def last_maps(images: ImageSet, network: str = "resnet50", progress: bool = True
         stage_vectors(images.subset(missing), network, progress=progress, keep_last=True)
     with _map_store(network) as store:
         return store.get(hashes)
+
+
+def last_activations(images: ImageSet, dim: int, seed: int = 0) -> np.ndarray:
+    """float32 (n, dim) of length one: ``dim`` of the numbers of each image's map by `last_maps`, always the same ones.
+
+    They are not negative, with many zeros, like those of a dense layer with ReLU in VGG16, whose weights come only from
+    Keras's download server.
+
+    Raises ValueError: the map has fewer numbers.
+    """
+    maps = last_maps(images, progress=False)
+    flat = maps.reshape(len(maps), -1)
+    if not 0 < dim <= flat.shape[1]:
+        raise ValueError(f"dim must be from 1 to {flat.shape[1]}, the numbers of a map of resnet50; got {dim}")
+    chosen = np.random.default_rng(seed).choice(flat.shape[1], dim, replace=False)
+    return l2_normalize(flat[:, np.sort(chosen)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.images import samples
-from helpers.lessons import activations
+from helpers.lessons import multi_stage
 from helpers.lessons.index_measurement import exact_truth
 from helpers.lessons.server_measurement import measure_server
 from helpers.search.backends.remote import Payload
@@ -23,12 +23,12 @@ def test_a_server_is_filled_searched_and_emptied(tmp_path):
 
 def test_activations_are_the_same_numbers_of_every_map(monkeypatch):
     maps = np.maximum(np.random.default_rng(0).standard_normal((5, 2, 3, 4)), 0).astype(np.float32)
-    monkeypatch.setattr(activations, "last_maps", lambda images, network, progress: maps[: len(images)])
-    found = activations.last_activations(samples.photos().subset(range(5)), 10)
+    monkeypatch.setattr(multi_stage, "last_maps", lambda images, progress: maps[: len(images)])
+    found = multi_stage.last_activations(samples.photos().subset(range(5)), 10)
     assert found.shape == (5, 10) and found.dtype == np.float32 and found.min() == 0
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     flat = maps.reshape(5, 24)
     places = [np.flatnonzero(np.all((flat > 0) == (column > 0)[:, None], axis=0)) for column in found.T]
     assert all(len(place) for place in places)
     with pytest.raises(ValueError, match="dim must be from 1 to 24"):
-        activations.last_activations(samples.photos().subset(range(5)), 25)
+        multi_stage.last_activations(samples.photos().subset(range(5)), 25)
