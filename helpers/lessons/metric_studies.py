@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -148,11 +149,10 @@ def compare(task: UnseenTask, methods: Mapping[str, Sequence[Scores]], reference
 def compare_pairs(task: UnseenTask, methods: Mapping[str, Sequence[Scores]], seed: int = 0) -> pd.DataFrame:
     """All pairs of methods: first, second, difference of mAP, p, and p adjusted by Holm's rule."""
     means = {name: mean_scores(runs).values["mAP"] for name, runs in methods.items()}
-    names, rows = list(methods), []
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            test = intervals.paired_difference(means[first], means[second], seed=seed, clusters=task.people)
-            rows.append((first, second, test.difference, test.p_value))
+    rows = []
+    for first, second in combinations(methods, 2):
+        test = intervals.paired_difference(means[first], means[second], seed=seed, clusters=task.people)
+        rows.append((first, second, test.difference, test.p_value))
     table = pd.DataFrame(rows, columns=["first", "second", "difference", "p"])
     return table.assign(adjusted=intervals.holm(table["p"].to_numpy()))
 

@@ -5,10 +5,11 @@ regions, as in `helpers.search.region_search`.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
+from timeit import repeat
 
 import numpy as np
 import pandas as pd
@@ -206,7 +207,7 @@ def costs(
 
     The milliseconds include reading; the shortest of ``repeats`` runs counts. Nothing is read from the cache.
     """
-    whole = min(_seconds(lambda: extractor.extract(images, progress=False, cache=False)) for _ in range(repeats))
+    whole = min(repeat(lambda: extractor.extract(images, progress=False, cache=False), number=1, repeat=repeats))
     rows = [(WHOLE, 1.0, whole)]
     for source in sources:
         count, seconds = 0, []
@@ -222,9 +223,3 @@ def costs(
          for name, vectors, total in rows],
         columns=["method", "vectors", "bytes", "ms", "time / whole"],
     )  # fmt: skip
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = perf_counter()
-    work()
-    return perf_counter() - start

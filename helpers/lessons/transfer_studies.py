@@ -155,11 +155,11 @@ def train_head(
     settings, task, found = settings or Settings(), prepared.task, prepared.inputs
     head = _new_head(prepared, kind, seed)
     if model is None:
+        model = head
         _compile(head, kind, settings.head_rate)
-    else:
-        model.set_weights(head.get_weights())
+    model.set_weights(head.get_weights())
     history = training.fit(
-        model or head,
+        model,
         examples.arrays(found[prepared.train_rows], task.train.labels),
         name=f"05-{prepared.split.name}-head-{kind}",
         epochs=settings.head_epochs,
@@ -167,8 +167,7 @@ def train_head(
         validation=examples.arrays(found[prepared.validation_rows], task.validation.labels),
         progress=False,
     )
-    if model is not None:
-        head.set_weights(model.get_weights())
+    head.set_weights(model.get_weights())
     return head, history
 
 
