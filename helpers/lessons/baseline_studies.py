@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from helpers import extras
 from helpers.evaluation import builders, protocol_files
@@ -19,7 +20,6 @@ with extras.importing("notebooks", "IPython"):
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
 #: The scores of each method: one per seed of a trained network, a single one of other extractors.
 SeedScores = Mapping[str, Sequence[Scores]]
@@ -92,13 +92,11 @@ def compare(scores: SeedScores, first: str, second: str, metric: str, seed: int 
     return paired_difference(per_query(scores[first], metric), per_query(scores[second], metric), seed=seed)
 
 
-def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> "pd.DataFrame":
+def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> pd.DataFrame:
     """One row per method and metric: value, low, high (95 % bootstrap over queries), chance and ceiling.
 
     The interval is that of the mean over the seeds: it holds for other queries, not for other seeds.
     """
-    import pandas as pd
-
     metrics, rows = list(metrics), []
     for method, by_seed in scores.items():
         columns = {metric: per_query(by_seed, metric) for metric in metrics}
@@ -110,10 +108,8 @@ def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> "p
     return pd.DataFrame(rows, columns=names)
 
 
-def comparison(table: "pd.DataFrame") -> Markdown:
+def comparison(table: pd.DataFrame) -> Markdown:
     """A `score_table` as Markdown: one line per method, then chance and ceiling."""
-    import pandas as pd
-
     metrics = list(dict.fromkeys(table["metric"]))
     lines = []
     for method, rows in table.groupby("method", sort=False):

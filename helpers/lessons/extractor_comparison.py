@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from helpers.evaluation import metrics, runner
 from helpers.evaluation.intervals import bootstrap_intervals, paired_difference, paired_differences
@@ -12,9 +12,6 @@ from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
 from helpers.vectors import l2_normalize
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = (
     "version", "dim", "bytes", "mAP", "low", "high", "top-1", "difference", "difference low", "difference high", "p",
@@ -42,7 +39,7 @@ def mean_scores(runs: Sequence[Scores]) -> Scores:
 
 def compare_extractors(
     versions: Mapping[str, np.ndarray], protocol: Protocol, reference: str, seed: int = 0
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Score each version of the vectors, and compare it with the ``reference`` on the same queries.
 
     Parameters
@@ -55,8 +52,6 @@ def compare_extractors(
     One row per version, with `COLUMNS`: bytes per image; low and high bound the 95 % interval of mAP; the difference is
     in mAP, with its paired interval and two-sided p (NaN for the reference itself); chance and ceiling are of mAP.
     """
-    import pandas as pd
-
     if reference not in versions:
         raise KeyError(f"no version is called {reference!r}; available: {', '.join(versions)}")
     scores = {name: search(_short(np.asarray(vectors, np.float32)), protocol) for name, vectors in versions.items()}
@@ -95,7 +90,7 @@ def _short(vectors: np.ndarray) -> np.ndarray:
 
 def compare_pair(
     first: Scores, second: Scores, protocol: Protocol, parts: Mapping[str, Collection[str]] | None = None, seed: int = 0
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Compare two methods on the same queries, by top-1 accuracy and mAP.
 
     Parameters
@@ -108,8 +103,6 @@ def compare_pair(
     Two rows per part, with `PAIRED_COLUMNS`: the difference is second - first; low and high bound its 95 % interval for
     other queries of the same classes; class low and class high bound it for other classes, NaN for a single class.
     """
-    import pandas as pd
-
     if not np.array_equal(first.rows, second.rows):
         raise ValueError("both methods must be scored on the same queries")
     labels = protocol.labels[protocol.queries[first.rows]]

@@ -5,16 +5,14 @@ Times depend on the computer and on what else it runs; compare only times that w
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_info
 
 from helpers.features import results
 from helpers.search.index import BACKENDS, Index, check_k, open_index
 from helpers.search.ranking import PAD, Ranking, rank
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Queries before the measurement, which fill caches and start threads.
 WARM_UP = 20
@@ -159,18 +157,16 @@ def exact_truth(
 
 def threads() -> int:
     """Threads that OpenMP or BLAS may use in this process; 1 if neither is loaded."""
-    from threadpoolctl import threadpool_info
-
     return max((pool["num_threads"] for pool in threadpool_info()), default=1)
 
 
-def sufficient(rows: "pd.DataFrame", recall: float = 0.95) -> "pd.Series":
+def sufficient(rows: pd.DataFrame, recall: float = 0.95) -> pd.Series:
     """The first row of increasing efforts with this recall; if there is none, the row with the highest recall."""
     enough = rows["recall"] >= recall
     return rows.loc[enough.idxmax() if enough.any() else rows["recall"].idxmax()]
 
 
-def milliseconds_at(rows: "pd.DataFrame", recall: float) -> float | None:
+def milliseconds_at(rows: pd.DataFrame, recall: float) -> float | None:
     """Interpolated milliseconds per query at a recall; None if no effort reaches it.
 
     rows : of one index at increasing efforts, columns ``recall, milliseconds``.

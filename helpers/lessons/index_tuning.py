@@ -4,9 +4,9 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.lessons.index_measurement import (
@@ -20,9 +20,6 @@ from helpers.lessons.index_measurement import (
 )
 from helpers.search.index import Index, check_k, open_index
 from helpers.search.ranking import Ranking
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The largest number of vectors that are held out as queries; a tenth of a small number of vectors.
 HELD_OUT = 500
@@ -41,13 +38,11 @@ class Candidate:
     efforts: tuple[dict[str, int], ...] = ({},)
 
 
-def sweep(candidates: Mapping[str, Candidate], vectors: np.ndarray, queries: np.ndarray, k: int = 10) -> "pd.DataFrame":
+def sweep(candidates: Mapping[str, Candidate], vectors: np.ndarray, queries: np.ndarray, k: int = 10) -> pd.DataFrame:
     """Build each index once, and measure it at each of its efforts: columns ``index, build_seconds`` and `Measurement`.
 
     Recall refers to exact search by the metric of the index.
     """
-    import pandas as pd
-
     rows = []
     for name, candidate in candidates.items():
         index, seconds = build(candidate.spec, vectors)
@@ -137,10 +132,8 @@ class Choice:
     trials: tuple[Trial, ...]
 
     @property
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """One row per candidate; ``over`` is "estimate" and the measured numbers are NaN if it was not built."""
-        import pandas as pd
-
         columns = ("recall", "milliseconds", "milliseconds95", "per_second", "megabytes")
         rows = []
         for trial in self.trials:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import cv2
 import numpy as np
+import pandas as pd
 
 from helpers.evaluation import metrics, runner
 from helpers.evaluation.intervals import bootstrap_interval
@@ -14,9 +16,6 @@ from helpers.features import keypoints
 from helpers.features.keypoints import Keypoints, Matches
 from helpers.lessons.keypoint_votes import VoteIndex
 from helpers.search.ranking import Ranking
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class VoteSearch(NamedTuple):
@@ -63,7 +62,7 @@ def is_inside(found: Keypoints, box: tuple[float, float, float, float]) -> np.nd
 _FACE, _HEAD = (75, 65, 175, 190), (65, 40, 185, 250)
 
 
-def compare_face_parts(found: Sequence[Keypoints], protocol: Protocol) -> "pd.DataFrame":
+def compare_face_parts(found: Sequence[Keypoints], protocol: Protocol) -> pd.DataFrame:
     """`compare_parts` with all keypoints of LFW's images, those on the face, and those around the head."""
     parts = {
         "everywhere": list(found),
@@ -73,7 +72,7 @@ def compare_face_parts(found: Sequence[Keypoints], protocol: Protocol) -> "pd.Da
     return compare_parts(parts, protocol)
 
 
-def compare_parts(parts: Mapping[str, Sequence[Keypoints]], protocol: Protocol) -> "pd.DataFrame":
+def compare_parts(parts: Mapping[str, Sequence[Keypoints]], protocol: Protocol) -> pd.DataFrame:
     """`search_by_votes` with several selections of the keypoints of the same images.
 
     parts : name → keypoints of all images.
@@ -82,8 +81,6 @@ def compare_parts(parts: Mapping[str, Sequence[Keypoints]], protocol: Protocol) 
     -------
     One row per part: mean number of keypoints, top-1 and mAP with 95 % intervals and chance, and `verified_shares`.
     """
-    import pandas as pd
-
     lines = []
     for name, found in parts.items():
         search = search_by_votes(found, protocol)
@@ -99,7 +96,7 @@ def compare_parts(parts: Mapping[str, Sequence[Keypoints]], protocol: Protocol) 
 def compare_kinds(
     images: Sequence[np.ndarray], kinds: Sequence[str], limit: int = 500, degrees: float = 30, scale: float = 0.7,
     within: float = 3,
-) -> "pd.DataFrame":  # fmt: skip
+) -> pd.DataFrame:  # fmt: skip
     """Match each image with a rotated and scaled copy of itself, with each kind of keypoints.
 
     Parameters
@@ -113,8 +110,6 @@ def compare_kinds(
     One row per kind: keypoints per image, bytes of a descriptor, milliseconds to extract and to match an image, correct
     matches per image, and precision, the mean over images of the share of correct matches, with its 95 % interval.
     """
-    import pandas as pd
-
     copies = [rotated_copy(image, degrees, scale) for image in images]
     lines = []
     for kind in kinds:
@@ -145,8 +140,6 @@ def compare_kinds(
 
 def rotated_copy(image: np.ndarray, degrees: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """A rotated and scaled copy in a frame that holds all corners, and the homography float64 (3, 3) to it."""
-    import cv2
-
     height, width = image.shape[:2]
     matrix = np.eye(3)
     matrix[:2] = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
@@ -159,8 +152,6 @@ def rotated_copy(image: np.ndarray, degrees: float, scale: float) -> tuple[np.nd
 
 def transfer_errors(query: Keypoints, gallery: Keypoints, matches: Matches, matrix: np.ndarray) -> np.ndarray:
     """float64 (m,): the distances of matched gallery keypoints from where a homography maps the query's, in pixels."""
-    import cv2
-
     if not len(matches):
         return np.empty(0)
     points = query.points[matches.pairs[:, 0]].astype(np.float64)

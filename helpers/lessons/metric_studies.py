@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
@@ -20,9 +20,6 @@ from helpers.networks import examples, metric_heads, training, transfer
 from helpers.networks.losses import SupConLoss
 from helpers.networks.metric_heads import LinearMap
 from helpers.networks.samplers import PKSampler
-
-if TYPE_CHECKING:
-    import keras
 
 #: Of linear discriminant analysis: chosen from 0.1, 0.3, … 0.9 on validation people of LFW.
 SHRINKAGE = 0.7
@@ -103,7 +100,7 @@ def best_rate(
 
 
 def train_heads(
-    task: UnseenTask, losses: "Mapping[str, keras.losses.Loss]", start: LinearMap, rate: float, epochs: int,
+    task: UnseenTask, losses: Mapping[str, keras.losses.Loss], start: LinearMap, rate: float, epochs: int,
     seeds: Sequence[int],
 ) -> dict[str, list[Scores]]:  # fmt: skip
     """Name of each loss → the scores of a linear head for each seed, after the last epoch.
@@ -111,7 +108,7 @@ def train_heads(
     A seed decides which images meet in a batch.
     """
 
-    def run(name: str, loss: "keras.losses.Loss", seed: int) -> Scores:
+    def run(name: str, loss: keras.losses.Loss, seed: int) -> Scores:
         head, _ = metric_heads.fit(
             start, task.known, task.labels, loss, name=f"11-head-{name.replace(', ', '-')}", rate=rate, epochs=epochs,
             seed=seed,
@@ -159,15 +156,13 @@ def compare_pairs(task: UnseenTask, methods: Mapping[str, Sequence[Scores]], see
 
 def tune_last_block(
     network: str, learn: ImageSet, test: ImageSet, rate: float, epochs: int, seed: int = 0
-) -> tuple["keras.Model", LinearMap, np.ndarray]:
+) -> tuple[keras.Model, LinearMap, np.ndarray]:
     """Train the last block of a pretrained network by `SupConLoss`, and whiten within classes.
 
     Returns
     -------
     The whole network, the map on its vectors, and the vectors of ``test`` after both, float32 (m, dim).
     """
-    import keras
-
     cut = transfer.split_network(network)
     maps = [feature_maps(images, cut) for images in (learn, test)]
     cut.tail.compile(keras.optimizers.Adam(rate), SupConLoss(), jit_compile=False)

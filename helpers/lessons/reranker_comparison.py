@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from helpers.evaluation import runner
 from helpers.evaluation.intervals import SMALL_P_VALUE, holm, paired_difference
@@ -13,9 +13,6 @@ from helpers.evaluation.metrics import Scores, evaluate
 from helpers.evaluation.protocol import Protocol
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +77,7 @@ class RerankerComparison:
         """float64 (a,): the score after minus the score before, for each query with a relevant image."""
         return self.after[task, method].values[metric] - self.before[task].values[metric]
 
-    def table(self, metric: str = "mAP", by_class: bool = False, seed: int = 0) -> "pd.DataFrame":
+    def table(self, metric: str = "mAP", by_class: bool = False, seed: int = 0) -> pd.DataFrame:
         """One row per task and method: ``task, method, queries, before, after, gain, low, high, p, ms``.
 
         ``low`` and ``high`` bound the gain (95 %, paired bootstrap over the queries); ``p`` is corrected by Holm's
@@ -89,8 +86,6 @@ class RerankerComparison:
         by_class : draw whole classes in the bootstrap, because queries of a class share their relevant images. The
             interval then also holds for other classes.
         """
-        import pandas as pd
-
         # The smallest corrected p-value, tests / (1 + resamples), must be small.
         resamples = max(2000, int(len(self.after) / SMALL_P_VALUE) + 1)
         lines = []

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from helpers.networks.training import Training
 from helpers.visualization.curves import COLORS, panel_row
 from helpers.visualization.grids import image_cells
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Column → axis label, if it is not the column's name.
 AXES = {"score": "validation retrieval score"}
@@ -49,7 +46,7 @@ def training_curves(trainings: Mapping[str, Training], quantities: Sequence[str]
     return figure
 
 
-def seed_curves(histories: Mapping[int, "pd.DataFrame"], quantities: Sequence[str] = ("loss", "accuracy")) -> Figure:
+def seed_curves(histories: Mapping[int, pd.DataFrame], quantities: Sequence[str] = ("loss", "accuracy")) -> Figure:
     """Plot the histories of ``model.fit`` of several seeds: training (solid) and validation (dashed), one panel each.
 
     histories : seed → table with one row per epoch and the columns of ``history.history``.

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from helpers.evaluation import builders
 from helpers.evaluation.metrics import Scores
@@ -21,7 +22,6 @@ from helpers.vectors import l2_normalize
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
 #: Names of the losses, see `loss`.
 LOSSES = ("softmax", "cosine")
@@ -279,14 +279,12 @@ def kept(epochs: Sequence[int]) -> str:
     return ", ".join(UNTOUCHED if epoch == 0 else str(epoch) for epoch in epochs) or "–"
 
 
-def summary(variants: Iterable[Variant], seed: int = 0) -> "pd.DataFrame":
+def summary(variants: Iterable[Variant], seed: int = 0) -> pd.DataFrame:
     """One row per variant, with `COLUMNS`.
 
     low and high bound the 95 % interval of the mAP (mean over the seeds) over the queries. lowest and highest seed are
     the mAP of single trainings; they are equal for a network that is not trained.
     """
-    import pandas as pd
-
     rows = []
     for one in variants:
         table = baseline_studies.score_table({one.variant: one.scores}, ["top-1", "mAP"], seed).set_index("metric")

@@ -1,9 +1,10 @@
 """Figures of a search for hyper-parameters: parallel coordinates, and the curves of the trials."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -15,9 +16,6 @@ from matplotlib.ticker import MaxNLocator
 from helpers.networks.tuning import COLUMNS, SearchResult
 from helpers.visualization.curves import COLORS, panel_row
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 #: Readable on white, in gray print, and for color-blind readers.
 COLOR_MAP = colormaps["viridis_r"]
 #: An axis has a tick at each value up to this number of different values.
@@ -25,7 +23,7 @@ MOST_VALUES = 6
 
 
 def parallel_coordinates(
-    table: "pd.DataFrame", logarithmic: Collection[str] = ("learning_rate", "weight_decay"), label: str = "score"
+    table: pd.DataFrame, logarithmic: Collection[str] = ("learning_rate", "weight_decay"), label: str = "score"
 ) -> Figure:
     """Plot each trial as a line across its hyper-parameters, one vertical axis each, and its score as the last axis.
 
@@ -64,7 +62,7 @@ def parallel_coordinates(
     return figure
 
 
-def _axis(panel: Axes, x: int, values: "pd.Series", logarithmic: bool) -> np.ndarray:
+def _axis(panel: Axes, x: int, values: pd.Series, logarithmic: bool) -> np.ndarray:
     """Draw a vertical axis with ticks at ``x``; returns the heights of the values, 0 … 1."""
     numbers, ticks, labels = _scale(values, logarithmic)
     low, high = min(numbers.min(), min(ticks)), max(numbers.max(), max(ticks))
@@ -80,7 +78,7 @@ def _axis(panel: Axes, x: int, values: "pd.Series", logarithmic: bool) -> np.nda
     return (numbers - low) / span
 
 
-def _scale(values: "pd.Series", logarithmic: bool) -> tuple[np.ndarray, Sequence[float], Sequence[str]]:
+def _scale(values: pd.Series, logarithmic: bool) -> tuple[np.ndarray, Sequence[float], Sequence[str]]:
     """Values as numbers along the axis; positions and labels of the ticks."""
     different = sorted(values.unique())
     if values.dtype.kind not in "iuf":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from helpers import extras, paths
 from helpers.evaluation.intervals import wilson_interval
@@ -25,7 +26,6 @@ from helpers.networks.tuning import SearchResult
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
 NETWORKS = ("fully_connected", "small_cnn")
 SEEDS = (0, 1, 2)
@@ -144,10 +144,8 @@ def comparison(full: SearchResult, asha: SearchResult) -> dict[str, float]:
     }  # fmt: skip
 
 
-def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> "tuple[pd.DataFrame, pd.DataFrame]":
+def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table of `comparison`, one row per network and seed, and the table of all trials."""
-    import pandas as pd
-
     rows = [
         {"network": network, "seed": seed, **comparison(found["all epochs"], found["ASHA"])}
         for network, seed, found in searches
@@ -164,8 +162,6 @@ def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> "t
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study, and write the tables if all networks and seeds were run."""
-    import pandas as pd
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
