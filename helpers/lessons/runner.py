@@ -240,10 +240,7 @@ def _save(notebook: Path, executed_copy: Path) -> None:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            cell.outputs = [
-                output for output in cell.outputs if output.get("name") != "stderr" and not _progress_bar(output)
-            ]
-            cell.outputs = _without_shown_widgets(cell.outputs)
+            cell.outputs = _lasting(cell.outputs)
             for output in cell.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = count
@@ -252,21 +249,21 @@ def _save(notebook: Path, executed_copy: Path) -> None:
     write_text(notebook, nbformat.writes(executed).rstrip("\n") + "\n")
 
 
-def _progress_bar(output: dict) -> bool:
-    """Whether an output is a progress bar; without its widget, the text of a saved notebook would always show 0 %."""
-    data = output.get("data", {})
-    return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
+def _lasting(outputs: list[dict]) -> list[dict]:
+    """The outputs without standard error and without some widgets, which a saved notebook cannot show.
 
-
-def _without_shown_widgets(outputs: list[dict]) -> list[dict]:
-    """The outputs without widgets that have a static image, another output with the same text: a saved notebook cannot
-    show the widget."""
-    data = [output.get("data", {}) for output in outputs]
-    texts = {each.get("text/plain") for each in data if "image/png" in each}
-    kept = (
-        "application/vnd.jupyter.widget-view+json" not in each or each.get("text/plain") not in texts for each in data
-    )
-    return [output for output, keep in zip(outputs, kept, strict=True) if keep]
+    These are progress bars, whose text would always show 0 %, and widgets with a static image, another output with the
+    same text.
+    """
+    images = [output["data"].get("text/plain", "") for output in outputs if "image/png" in output.get("data", {})]
+    kept = []
+    for output in outputs:
+        data = output.get("data", {})
+        text = data.get("text/plain", "")
+        is_widget = "application/vnd.jupyter.widget-view+json" in data
+        if output.get("name") != "stderr" and not (is_widget and ("%|" in text or text in images)):
+            kept.append(output)
+    return kept
 
 
 def _without_folders(text: str) -> str:
