@@ -1,5 +1,7 @@
 """The checks of notebook 01 accept correct solutions, and name the error of wrong ones."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,15 @@ def cosines(query, gallery):
 def identify(query, gallery, labels, threshold):
     similarity = cosines(query, gallery)
     return labels[similarity.argmax()] if similarity.max() >= threshold else -1
+
+
+def by_loop(query, gallery, labels, threshold):
+    similarities = []
+    for vector in gallery:
+        product = sum(x * y for x, y in zip(query, vector, strict=True))
+        similarities.append(product / math.sqrt(sum(x * x for x in query) * sum(x * x for x in vector)))
+    best = max(similarities)
+    return labels[similarities.index(best)] if best >= threshold else -1
 
 
 def by_product(query, gallery, labels, threshold):
@@ -58,6 +69,7 @@ def test_the_chance_of_a_false_alarm(value, hint, capsys):
 
 def test_a_correct_search_is_accepted():
     assert check_exercise("01.2", identify) is True
+    assert check_exercise("01.2", by_loop) is True
     assert check_exercise("01.2", lambda *arguments: int(identify(*arguments))) is True
     assert check_exercise("01.2", last_of_equal) is True
 

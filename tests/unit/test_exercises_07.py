@@ -12,9 +12,19 @@ def mutual(distances):
     return np.column_stack([rows, nearest])[back[nearest] == rows]
 
 
+def by_loop(distances):
+    pairs = []
+    for row, line in enumerate(distances):
+        column = int(line.argmin())
+        if int(distances[:, column].argmin()) == row:
+            pairs.append((row, column))
+    return np.array(pairs)
+
+
 def test_correct_solutions():
     assert check_exercise("07.1", 72)
     assert check_exercise("07.2", mutual)
+    assert check_exercise("07.2", by_loop)
 
 
 @pytest.mark.parametrize("draws", [71, 73, 7, 71.4, "72"])

@@ -12,9 +12,26 @@ def suppress(candidates, scores, classes, max_iou):
     return boxes.suppress(candidates, scores, classes, max_iou).tolist()
 
 
+def by_loop(candidates, scores, classes, max_iou):
+    kept = []
+    for row in np.argsort(-scores).tolist():
+        rivals = [other for other in kept if classes[other] == classes[row]]
+        if all(iou(candidates[row], candidates[other]) <= max_iou for other in rivals):
+            kept.append(row)
+    return kept
+
+
+def iou(first, second):
+    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    common = max(0.0, across) * max(0.0, down)
+    return common / (first[2] * first[3] + second[2] * second[3] - common)
+
+
 def test_correct_solutions():
     assert check_exercise("15.1", 9 / 19) and check_exercise("15.1", 0.474)
     assert check_exercise("15.2", suppress)
+    assert check_exercise("15.2", by_loop)
 
 
 @pytest.mark.parametrize("overlap", [900 / 1200, 900 / 1600, 900 / 2800, 0.47, 1, "0.474"])

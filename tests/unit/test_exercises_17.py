@@ -12,6 +12,15 @@ def ceiling(queries, gallery, k):
     return (np.minimum(relevant, k) / relevant).mean()
 
 
+def by_loop(queries, gallery, k):
+    values = []
+    for query in queries:
+        relevant = int((gallery == query).sum())
+        if relevant:
+            values.append(min(relevant, k) / relevant)
+    return float(np.mean(values))
+
+
 def with_zeros(queries, gallery, k):
     relevant = (queries[:, None] == gallery).sum(axis=1)
     return (np.minimum(relevant, k) / np.maximum(relevant, 1)).mean()
@@ -26,6 +35,7 @@ def with_nan(queries, gallery, k):
 def test_correct_solutions():
     assert check_exercise("17.1", 0.2)
     assert check_exercise("17.2", ceiling)
+    assert check_exercise("17.2", by_loop)
 
 
 @pytest.mark.parametrize("highest", [1, 0.02, 5, "0.2"])

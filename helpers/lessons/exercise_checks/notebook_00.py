@@ -21,20 +21,15 @@ def exercise_1(chance: float) -> None:
 
 
 def exercise_2(function: Callable[[np.ndarray, int, int], np.ndarray]) -> None:
-    """A search, compared with a reference implementation on random vectors of various lengths."""
+    """A search on random vectors of various lengths."""
     rng = np.random.default_rng(7)
     for rows, k in ((2, 1), (6, 3), (40, 10), (9, 100)):
         vectors = rng.normal(size=(rows, 5)) * rng.uniform(0.1, 10, (rows, 1))
         query = int(rng.integers(rows))
         found = np.asarray(answer(function, vectors, query, k))
-        expected = _nearest(vectors, query, k)
+        unit = l2_normalize(vectors, np.float64)
+        order = np.argsort(-(unit @ unit[query]), kind="stable")
+        expected = order[order != query][:k]
         assert query not in found, "the query must not be one of its own results"
         assert found.shape == (len(expected),), f"return an array ({len(expected)},), not {found.shape}"
         assert np.array_equal(found, expected), "sort by the cosine similarity; the vectors have different lengths"
-
-
-def _nearest(vectors: np.ndarray, query: int, k: int) -> np.ndarray:
-    """The reference implementation."""
-    unit = l2_normalize(vectors, np.float64)
-    order = np.argsort(-(unit @ unit[query]), kind="stable")
-    return order[order != query][:k]

@@ -21,7 +21,8 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, int, float], np.ndarr
     """The projection, compared with a reference implementation by cosine similarities: the sign of an axis is free."""
     rng = np.random.default_rng(6)
     for count, dim, axes, whitening in ((60, 5, 5, 1), (60, 5, 2, 0), (40, 8, 3, 0.25), (200, 12, 6, 0.5)):
-        training = rng.normal(size=(count, dim)) * np.geomspace(9, 0.5, dim) @ _rotation(rng, dim) + 4
+        scaled = rng.normal(size=(count, dim)) * np.geomspace(9, 0.5, dim)
+        training = scaled @ np.linalg.qr(rng.normal(size=(dim, dim)))[0] + 4
         vectors = rng.normal(size=(7, dim)) * 3 + 2
         found = np.asarray(answer(function, training, vectors, axes, whitening))
         assert found.shape == (7, axes), f"with dim={axes} return the shape (7, {axes}), not {found.shape}"
@@ -31,10 +32,6 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, int, float], np.ndarr
             f"the similarities differ with dim={axes} and whitening={whitening}: subtract the mean of the training "
             "vectors, take their axes, and divide by a power of their standard deviations"
         )
-
-
-def _rotation(rng: np.random.Generator, dim: int) -> np.ndarray:
-    return np.linalg.qr(rng.normal(size=(dim, dim)))[0]
 
 
 def _projected(training: np.ndarray, vectors: np.ndarray, dim: int, whitening: float) -> np.ndarray:

@@ -22,15 +22,10 @@ def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
     for shape in ((1, 1), (3, 5), (6, 4), (20, 30)):
         distances = rng.random(shape)
         found = np.asarray(answer(function, distances))
-        expected = _mutual(distances)
+        rows, columns = np.arange(len(distances)), distances.argmin(axis=1)
+        expected = np.column_stack([rows, columns])[distances.argmin(axis=0)[columns] == rows]
         assert found.ndim == 2 and found.shape[1] == 2, f"return an array (k, 2), not {found.shape}"
         assert len(found) == len(expected), (
             f"{len(expected)} pairs are mutual for random distances {shape}, you return {len(found)}"
         )
         assert np.array_equal(found, expected), "a pair is (row, column), and the pairs are sorted by row"
-
-
-def _mutual(distances: np.ndarray) -> np.ndarray:
-    """The reference implementation."""
-    rows, columns = np.arange(len(distances)), distances.argmin(axis=1)
-    return np.column_stack([rows, columns])[distances.argmin(axis=0)[columns] == rows]

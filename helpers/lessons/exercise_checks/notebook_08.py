@@ -14,7 +14,7 @@ def exercise_1(idf: float) -> None:
 
 
 def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
-    """The idf of all words, compared with a loop on random counts; some words occur in all images, some in none."""
+    """The idf of all words, on random counts; some words occur in all images, some in none."""
     rng = np.random.default_rng(8)
     for images, words in ((1, 4), (30, 5), (50, 80)):
         counts = rng.poisson(rng.exponential(0.7, words), (images, words))
@@ -22,13 +22,8 @@ def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
         found = np.asarray(returned(function(counts.copy())), dtype=float)
         assert found.shape == (words,), f"return one value per word, ({words},), not {found.shape}"
         assert np.isfinite(found).all(), "a word of no image counts as if it were in one"
-        expected = _idf(counts)
+        expected = np.log(images / np.maximum((counts > 0).sum(axis=0), 1))
         assert np.allclose(found, expected), (
             f"random counts {counts.shape}: {(~np.isclose(found, expected)).sum()} of {words} values are wrong; "
             "count the images that contain a word, not how often it occurs"
         )
-
-
-def _idf(counts: np.ndarray) -> np.ndarray:
-    """The reference implementation, one word at a time."""
-    return np.array([np.log(len(counts) / max(1, sum(int(count > 0) for count in column))) for column in counts.T])
