@@ -22,12 +22,12 @@ from helpers.features.word_space import Conse
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.networks.weights import WeightsUnavailable
-from helpers.search.combined import QueryPart, check_metric, search_parts
+from helpers.search.combined import QueryPart, check_metric, marked_parts, search_parts
 from helpers.search.engine import Engine
 from helpers.search.index import UnsupportedByIndex
-from helpers.search.ranking import PAD, Ranking
+from helpers.search.ranking import PAD
 from helpers.search.region_search import GalleryRegions, RegionMatch, search_regions
-from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, feedback, names_for, rerank, rocchio
+from helpers.search.rerank import NAMES, RERANKERS, SearchSpace, names_for, rerank, rocchio
 from helpers.search.word_index import GalleryWords
 
 #: Images between two progress messages.
@@ -213,7 +213,9 @@ class Searcher:
             queries = [self._parts(engine.extractor, image) for image in used]
             empty = any(not vector.any() for parts in queries for vector in parts)
             none = np.empty((0, engine.extractor.dim), np.float32)
-            marked = self._vectors(engine.extractor, [*good, *bad]) if good or bad else none
+            marked = [self._vectors(engine.extractor, rows) if rows else none for rows in (good, bad)]
+            if single and (good or bad):
+                queries[0] = rocchio(queries[0][0], *marked, metric=engine.index.metric)[None]
             ignored = self._ids[self.ignored([image.row for image in images])]
             ignored = ignored[ignored != PAD]
             others: Sequence[int] | np.ndarray = (
@@ -222,14 +224,14 @@ class Searcher:
             excluded = np.union1d(ignored, others).astype(np.int64)
             matches: Sequence[Sequence[RegionMatch | None]] = ()
             if regions is not None:
-                parts_moved = _moved(queries[0], marked, len(good), engine)
-                found = search_regions(engine, regions, parts_moved, k, excluded=excluded)
+                found = search_regions(engine, regions, queries[0], k, excluded=excluded)
                 ranking, matches = found.ranking, found.matches
             elif single:
-                ranking = _reranked(engine, method, images[0], queries[0][0], marked, len(good), k, excluded)
+                pixels = images[0].pixels() if RERANKERS[method.reranker].needs_image else None
+                ranking = rerank(SearchSpace.of(engine, exclude=excluded), queries[0][0], k, method.reranker, pixels)
             else:
                 weighted = [QueryPart(image.weight, parts[0]) for image, parts in zip(used, queries, strict=True)]
-                parts = [*weighted, *texts, *_marked_parts(marked, len(good))]
+                parts = [*weighted, *texts, *marked_parts(*marked)]
                 ranking = search_parts(engine, parts, k, words, excluded=excluded)
             unknown = [] if words is None else self._unknown_words(texts)
         valid = ranking.ids[0] != PAD
@@ -349,7 +351,7 @@ class Searcher:
             return extractor.extract_arrays([image.pixels()])
         return self._vectors(extractor, [image.row])
 
-    def _vectors(self, extractor: FeatureExtractor, rows: list[int]) -> np.ndarray:
+    def _vectors(self, extractor: FeatureExtractor, rows: Sequence[int]) -> np.ndarray:
         vectors = extractor.extract(self.images.subset(rows), progress=False)
         for row, vector in zip(rows, vectors, strict=True):
             if np.isnan(vector).any():
@@ -374,30 +376,6 @@ def _check_boxes(
         )
     if is_marked:
         raise SearchError("Marks move a query of one part. Choose one box, or forget the marks.")
-
-
-def _moved(parts: np.ndarray, marked: np.ndarray, n_good: int, engine: Engine) -> np.ndarray:
-    """The parts of a query (p, dim), moved by marks; with marks, there is one. marked : as for `_reranked`."""
-    if not len(marked):
-        return parts
-    return rocchio(parts[0], marked[:n_good], marked[n_good:], metric=engine.index.metric)[None]
-
-
-def _reranked(
-    engine: Engine, method: Method, image: QueryImage, vector: np.ndarray, marked: np.ndarray, n_good: int, k: int,
-    excluded: np.ndarray,
-) -> Ranking:  # fmt: skip
-    """The ranking of one image. marked : the vectors of the good results, then of the bad ones."""
-    if len(marked):
-        vector = rocchio(vector, marked[:n_good], marked[n_good:], metric=engine.index.metric)
-    pixels = image.pixels() if RERANKERS[method.reranker].needs_image else None
-    return rerank(SearchSpace.of(engine, exclude=excluded), vector, k, method.reranker, pixels)
-
-
-def _marked_parts(marked: np.ndarray, n_good: int) -> list[QueryPart]:
-    """Marked results as parts of a query, with the weights of Rocchio's means."""
-    groups = (feedback.GOOD, marked[:n_good]), (-feedback.BAD, marked[n_good:])
-    return [QueryPart(weight / len(vectors), vector) for weight, vectors in groups for vector in vectors]
 
 
 def _note(
