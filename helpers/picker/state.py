@@ -150,6 +150,22 @@ def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concat
     return act
 
 
+def _slow_action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concatenate["Picker", P], "Picker"]:
+    """A user action that runs alone, without the lock: it turns errors into a message, as `_action` does."""
+
+    @wraps(method)
+    def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":
+        with self._searching, self._errors_as_messages():
+            try:
+                method(self, *args, **kwargs)
+            finally:
+                self.progress = ""
+        self._notify()
+        return self
+
+    return act
+
+
 class Picker:
     """A query and its results, and the user actions that change them.
 
@@ -598,111 +614,93 @@ class Picker:
 
     # ---- slow actions ----------------------------------------------------------------------------------
 
-    def set_text(self, text: str) -> "Picker":
+    @_slow_action
+    def set_text(self, text: str) -> None:
         """Set the text of the query, such as "boat at night -people": results show a boat at night, and no people.
 
         The image stays a part of the query. An empty text removes the former one. A text without a known word changes
         nothing. The first call loads the word vectors.
         """
-        with self._searching, self._errors_as_messages():
-            with self.lock:
-                self.message = None
-                query, methods = self.query or Query(), self.methods
-            if not isinstance(text, str):
-                raise InvalidAction(f"A text was expected, got {str(text)[:40]!r}.")
-            text = " ".join(text.split())
-            if not (text or query.text):
-                raise InvalidAction("The text is empty. Describe what to find, such as: boat at night -people")
-            try:
-                texts = parse_text(text)
-                if len(texts) + len(images_of(query)) > MAX_PARTS:
-                    raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
-                for method in methods if texts else ():
-                    self._searcher.check_texts(method, texts)
-            except (TextError, SearchError) as error:
-                reason = str(error)
-                raise InvalidAction(reason[:1].upper() + reason[1:]) from error
-            finally:
-                self.progress = ""
-            with self.lock:
-                self._change_query(with_text(self.query or Query(), text))
-        self._notify()
-        return self
+        with self.lock:
+            self.message = None
+            query, methods = self.query or Query(), self.methods
+        if not isinstance(text, str):
+            raise InvalidAction(f"A text was expected, got {str(text)[:40]!r}.")
+        text = " ".join(text.split())
+        if not (text or query.text):
+            raise InvalidAction("The text is empty. Describe what to find, such as: boat at night -people")
+        try:
+            texts = parse_text(text)
+            if len(texts) + len(images_of(query)) > MAX_PARTS:
+                raise InvalidAction(f"A query has at most {MAX_PARTS} images and texts.")
+            for method in methods if texts else ():
+                self._searcher.check_texts(method, texts)
+        except (TextError, SearchError) as error:
+            reason = str(error)
+            raise InvalidAction(reason[:1].upper() + reason[1:]) from error
+        with self.lock:
+            self._change_query(with_text(self.query or Query(), text))
 
-    def find_objects(self) -> "Picker":
+    @_slow_action
+    def find_objects(self) -> None:
         """Detect the objects in the image of the query; `objects` holds them. The first call loads the detector."""
-        with self._searching, self._errors_as_messages():
-            with self.lock:
-                self.message = None
-                query = self._current_image()
-            try:
-                pixels = self.pixels(query, whole=True)
-                found = tuple(
-                    ShownObject(Box.of(box, pixels), name, score) for box, name, score in self._searcher.objects(pixels)
-                )
-            finally:
-                self.progress = ""
-            with self.lock:
-                images = {step.query.image for step in self.history.steps}
-                kept = {image: objects for image, objects in self._objects.items() if image in images}
-                self._objects = kept | {query.image: found}
-                counted = "1 object" if len(found) == 1 else f"{len(found)} objects"
-                text = f"{counted} found. Choose the ones to search with." if found else "No object was found."
-                self.message = Message("note", text)
-        self._notify()
-        return self
+        with self.lock:
+            self.message = None
+            query = self._current_image()
+        pixels = self.pixels(query, whole=True)
+        found = tuple(
+            ShownObject(Box.of(box, pixels), name, score) for box, name, score in self._searcher.objects(pixels)
+        )
+        with self.lock:
+            images = {step.query.image for step in self.history.steps}
+            kept = {image: objects for image, objects in self._objects.items() if image in images}
+            self._objects = kept | {query.image: found}
+            counted = "1 object" if len(found) == 1 else f"{len(found)} objects"
+            text = f"{counted} found. Choose the ones to search with." if found else "No object was found."
+            self.message = Message("note", text)
 
-    def search(self) -> "Picker":
+    @_slow_action
+    def search(self) -> None:
         """Search with the current choices. The first search with an extractor extracts the whole gallery.
 
         A failed search is tried again. Choices made during the search are not part of it; `needs_search` is true then.
         """
-        with self._searching:
-            with self.lock:
-                request, needed = self._request, self.needs_search
-                if request is None:
-                    self.message = Message("error", "Choose an image first.")
-                elif self.message is not None and self.message.kind == "error" and not needed:
-                    self.message = None
-            if request is not None and (needed or not self.columns):
-                columns: tuple[Column, ...] = ()
-                try:
-                    with self._errors_as_messages():
-                        columns = tuple(self._column(request, method) for method in request.methods)
-                finally:
-                    with self.lock:
-                        self.progress = ""
-                        # A failed search counts as done, or the page would repeat it forever.
-                        self._searched = request, columns
-        self._notify()
-        return self
-
-    def why(self, id: int, column: int = 0) -> "Picker":
-        """Explain why a result is similar to the query; `explained` holds the explanation."""
-        with self._searching, self._errors_as_messages():
-            column = _integer(column, "The column")
-            with self.lock:
-                request, columns = self._request, self.columns
-            if request is None or not 0 <= column < len(columns) or all(r.id != id for r in columns[column].results):
-                raise InvalidAction("That image is not among the results.")
-            if not request.query.image:
-                raise InvalidAction("Only the similarity to an image can be explained, and the query has none.")
-            if len(request.query.boxes) > 1:
-                raise InvalidAction("Only the similarity to one part can be explained. Choose one box.")
-            method = columns[column].method
-            result = next(r for r in columns[column].results if r.id == id)
-            self._report(f"Explaining a result of {method.extractor} …")
-            try:
-                why = self._searcher.why(method, self.pixels(request.query), id)
-            finally:
-                self.progress = ""
-            with self.lock:
-                self._explanations += 1
-                note = _difference(why.similarity, result, request, method)
-                self._explained = request, ShownExplanation(id, column, why, self._explanations, note)
+        with self.lock:
+            request, needed = self._request, self.needs_search
+            if request is None:
+                raise InvalidAction("Choose an image first.")
+            if self.message is not None and self.message.kind == "error" and not needed:
                 self.message = None
-        self._notify()
-        return self
+        if needed or not self.columns:
+            columns: tuple[Column, ...] = ()
+            try:
+                columns = tuple(self._column(request, method) for method in request.methods)
+            finally:
+                with self.lock:
+                    # A failed search counts as done, or the page would repeat it forever.
+                    self._searched = request, columns
+
+    @_slow_action
+    def why(self, id: int, column: int = 0) -> None:
+        """Explain why a result is similar to the query; `explained` holds the explanation."""
+        column = _integer(column, "The column")
+        with self.lock:
+            request, columns = self._request, self.columns
+        if request is None or not 0 <= column < len(columns) or all(r.id != id for r in columns[column].results):
+            raise InvalidAction("That image is not among the results.")
+        if not request.query.image:
+            raise InvalidAction("Only the similarity to an image can be explained, and the query has none.")
+        if len(request.query.boxes) > 1:
+            raise InvalidAction("Only the similarity to one part can be explained. Choose one box.")
+        method = columns[column].method
+        result = next(r for r in columns[column].results if r.id == id)
+        self._report(f"Explaining a result of {method.extractor} …")
+        why = self._searcher.why(method, self.pixels(request.query), id)
+        with self.lock:
+            self._explanations += 1
+            note = _difference(why.similarity, result, request, method)
+            self._explained = request, ShownExplanation(id, column, why, self._explanations, note)
+            self.message = None
 
     def prepare_why(self) -> None:
         """Prepare `why` for the current methods, so that its first call is fast. Another thread can run it."""
