@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from helpers.images.copies import details_of, preference
 from helpers.images.duplicates import Audit, audit
 from helpers.images.file_details import FileDetails
-from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service.errors import ApiError
+from helpers.service.gallery_search import images_of
 
 log = logging.getLogger("lookalike.service")
 
@@ -101,7 +99,7 @@ class DuplicateSearch:
     def _search(self, engine: Engine) -> None:
         try:
             ids = engine.index.ids
-            images = _images(engine, ids)
+            images = images_of(engine.table, ids)
             found = audit(images, engine.index.vectors(ids))
             with self._lock:
                 self._found, self._audited = _groups(found), frozenset(map(str, images.paths))
@@ -129,15 +127,7 @@ class DuplicateSearch:
 
 
 def _paths(engine: Engine) -> dict[int, str]:
-    assert engine.table is not None, "a saved engine is fitted"
     return {id: str(engine.table.path(id)) for id in engine.index.ids.tolist()}
-
-
-def _images(engine: Engine, ids: np.ndarray) -> ImageSet:
-    table = engine.table
-    assert table is not None, "a saved engine is fitted"
-    paths = tuple(table.path(id) for id in ids.tolist())
-    return ImageSet(table.name, paths, table.labels[ids], table.class_names, root=table.root)
 
 
 def _groups(found: Audit) -> tuple[tuple[tuple[str, str | None, float | None], ...], ...]:

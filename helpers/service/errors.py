@@ -97,6 +97,11 @@ def too_many_requests() -> ApiError:
     )
 
 
+def no_image(id: int) -> ApiError:
+    """404: the index has no such image."""
+    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
+
+
 def unavailable(message: str, code: str = "not_ready") -> ApiError:
     """503: the service is not ready yet, or the request took too long."""
     return ApiError(503, message, headers={"Retry-After": str(RETRY_AFTER)}, code=code)
@@ -148,11 +153,6 @@ def internal_error(error: BaseException) -> JSONResponse:
     number = secrets.token_hex(6)
     log.error("error %s", number, exc_info=error)
     return error_response(ApiError(500, f"The service failed. Its log describes the error under number {number}."))
-
-
-async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-    """The response to an `HTTPException`, such as an `ApiError`."""
-    return error_response(error)
 
 
 async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:

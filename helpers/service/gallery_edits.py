@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from helpers.search.engine import Engine
-from helpers.search.gallery import GalleryTable
 from helpers.search.identity import Candidates
 from helpers.search.persist.live import LiveEngine
 from helpers.service import uploads
-from helpers.service.errors import ApiError
+from helpers.service.errors import ApiError, no_image
+from helpers.service.gallery_search import engine_with
 from helpers.service.removed_images import RemovedImage, RemovedImages
 
 
@@ -33,7 +32,7 @@ class GalleryEdits:
         try:
             self._live.remove([id])
         except KeyError as error:
-            raise _missing(id) from error
+            raise no_image(id) from error
         if uploads.is_upload(self._live.folder, image.path):
             # Meanwhile, another client may have added the same image again.
             with self._live.locked():
@@ -79,11 +78,8 @@ class GalleryEdits:
         self._removed.sweep()
 
     def _image(self, id: int) -> RemovedImage:
-        self._live.refresh()
-        engine = self._live.engine
-        if not engine.index.contains(np.array([id]))[0]:
-            raise _missing(id)
-        table = _table(engine)
+        engine = engine_with(self._live, id)
+        table = engine.table
         name = table.display_name(id)
         path = table.path(id)
         vector = engine.index.vectors(np.array([id]))[0]
@@ -93,7 +89,7 @@ class GalleryEdits:
 
     def _ids_at(self, image: RemovedImage) -> bool:
         engine = self._live.engine
-        return bool(engine.index.contains(np.array(_table(engine).ids_at(image.path), np.int64)).any())
+        return bool(engine.index.contains(np.array(engine.table.ids_at(image.path), np.int64)).any())
 
 
 def _candidates(image: RemovedImage, *class_name: str | None) -> Candidates:
@@ -102,12 +98,3 @@ def _candidates(image: RemovedImage, *class_name: str | None) -> Candidates:
     return Candidates(
         [str(image.path)], [image.content], [name], [image.name], image.vector[None].astype(np.float32), np.array([-1])
     )
-
-
-def _table(engine: Engine) -> GalleryTable:
-    assert engine.table is not None, "a saved engine is fitted"
-    return engine.table
-
-
-def _missing(id: int) -> ApiError:
-    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")

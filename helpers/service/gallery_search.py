@@ -1,14 +1,14 @@
 """Searches and changes of a live engine: pages of results, filters by class, and images by id."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import identities
 from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
@@ -26,8 +26,8 @@ from helpers.search.region_search import RegionMatch, search_regions
 from helpers.search.rerank import RERANKERS, SearchSpace, names_for, rerank, rocchio
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
-from helpers.service.errors import ApiError
-from helpers.service.listing import Listing
+from helpers.service.errors import ApiError, no_image
+from helpers.service.listing import Listing, Sort
 from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
 
@@ -155,27 +155,10 @@ class GallerySearch:
         self._classes: tuple[Engine | None, dict[str | None, IdSet]] = (None, {})
         self._listing = Listing()
 
-    @property
-    def folder(self) -> Path:
-        """The absolute path of the engine's folder."""
-        return self._live.folder.absolute()
-
-    @property
-    def extractor(self) -> FeatureExtractor:
-        return self._live.engine.extractor
-
-    @property
-    def has_text(self) -> bool:
-        """Whether texts can be searched."""
-        return self._words is not None or embeds_text(self.extractor)
-
-    def __len__(self) -> int:
-        return len(self._live.engine)
-
     def summary(self) -> dict:
         """Name, number of images, extractor, index, classes with their counts, and the number of images without one."""
         engine = self._current()
-        table, ids = _table(engine), engine.index.ids
+        table, ids = engine.table, engine.index.ids
         labels = table.labels[ids]
         counts = np.bincount(labels[labels != NO_CLASS], minlength=len(table.class_names))
         classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
@@ -186,7 +169,7 @@ class GallerySearch:
             "index": engine.index.spec,
             "classes": sorted(classes),
             "no_class": int(np.count_nonzero(labels == NO_CLASS)),
-            "text": self.has_text,
+            "text": self._words is not None or embeds_text(engine.extractor),
             "regions": None if self._regions is None else self._regions.source,
             "rerankers": list(names_for(engine.index.metric)),
         }
@@ -212,11 +195,8 @@ class GallerySearch:
         ------
         ApiError : 404, the image or class does not exist; 422, the re-ranker is not applicable.
         """
-        engine = self._current()
-        try:
-            vector = engine.index.vectors(np.array([id]))[0]
-        except KeyError as error:
-            raise _no_image(id) from error
+        engine = engine_with(self._live, id)
+        vector = engine.index.vectors(np.array([id]))[0]
         image = self._pixels(id) if RERANKERS[options.reranker].needs_image else None
         return self._search(engine, vector[None], options, id, image), vector
 
@@ -230,9 +210,7 @@ class GallerySearch:
         """
         engine = self._current()
         ids = [part.id for part in parts if part.id is not None]
-        for id in ids:
-            if not engine.index.contains(np.array([id]))[0]:
-                raise _no_image(id)
+        _check_ids(engine, ids)
         vectors = dict(zip(ids, engine.index.vectors(ids), strict=True)) if ids else {}
         query = []
         for part in parts:
@@ -241,17 +219,12 @@ class GallerySearch:
                 self._check_length(engine, vector)
             query.append(QueryPart(part.weight, vector, part.text))
         query += marked_parts(self._marked(engine, options.good), self._marked(engine, options.bad))
-        allowed = self._allowed(engine, options)
-        excluded = _excluded(options, ids)
-        candidates = engine.index.count(allowed=allowed, excluded=excluded)
+        filters = self._filters(engine, options, ids)
+        candidates = engine.index.count(**filters)
         depth = min(options.offset + options.k, MAX_DEPTH)
-        try:
-            ranking = search_parts(
-                engine, query, min(depth, max(1, candidates)), self._words, allowed=allowed, excluded=excluded
-            )
-        except ValueError as error:
-            raise ApiError(422, str(error), code="not_applicable") from error
-        return _page(engine, _unpadded(ranking), candidates, depth, options)
+        with _not_applicable():
+            ranking = search_parts(engine, query, min(depth, max(1, candidates)), self._words, **filters)
+        return _page(engine, ranking, candidates, depth, options)
 
     def regions(self, id: int, source: str) -> Regions | None:
         """The stored regions of an image; None if it has none from this source.
@@ -260,18 +233,17 @@ class GallerySearch:
         ------
         ApiError : 404, the image does not exist.
         """
-        engine = self._engine_with(id)
+        engine = engine_with(self._live, id)
         if self._regions is None or self._regions.source != source:
             return None
         return self._regions.of(engine).regions_of(id) or None
 
     def entries(
-        self, offset: int, limit: int, class_name: str | None = None, sort: str = "id", no_class: bool = False
+        self, offset: int, limit: int, class_name: str | None, sort: Sort, no_class: bool
     ) -> tuple[list[Entry], int]:
         """Some images, and the number of all.
 
         class_name, no_class : only images of this class, or without a class, as in `SearchOptions`.
-        sort : their order, one of `helpers.service.listing.SORTS`.
 
         Raises
         ------
@@ -279,7 +251,7 @@ class GallerySearch:
         """
         _check_filter(class_name, no_class)
         engine = self._current()
-        table, ids = _table(engine), self._listing.ids(engine, sort)
+        table, ids = engine.table, self._listing.ids(engine, sort)
         if class_name is not None or no_class:
             ids = ids[table.labels[ids] == _label(table, class_name)]
         return [_entry(engine, int(id)) for id in ids[offset : offset + limit]], len(ids)
@@ -291,7 +263,7 @@ class GallerySearch:
         ------
         ApiError : 404, it does not exist.
         """
-        return _entry(self._engine_with(id), id)
+        return _entry(engine_with(self._live, id), id)
 
     def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """Id → width and height in pixels, of the images whose files can be read."""
@@ -314,9 +286,8 @@ class GallerySearch:
         ------
         ApiError : 404, the image does not exist, or its file is missing or outside these folders.
         """
-        engine = self._engine_with(id)
-        table = _table(engine)
-        path = table.path(id)
+        engine = engine_with(self._live, id)
+        path = engine.table.path(id)
         missing = ApiError(404, f"The file of image {id} was moved or deleted.", code="file_not_found")
         try:
             real = path.resolve(strict=True)
@@ -325,7 +296,7 @@ class GallerySearch:
             raise missing from error
         if not real.is_file():
             raise missing
-        if not real.is_relative_to(root) and table.content(id) not in identities([real]):
+        if not real.is_relative_to(root) and engine.table.content(id) not in identities([real]):
             raise ApiError(404, f"The file of image {id} is now a link to another image.", code="file_not_found")
         return real
 
@@ -338,7 +309,7 @@ class GallerySearch:
         ------
         OSError : the image cannot be written; nothing was added.
         """
-        path = uploads.path_of(self.folder, upload.identity, upload.suffix)
+        path = uploads.path_of(self._live.folder.absolute(), upload.identity, upload.suffix)
         added = self._live.add_extracted(
             [path], upload.vector[None], [upload.class_name], [upload.identity], [upload.name],
             write=lambda: uploads.store(path, upload.content),
@@ -349,34 +320,24 @@ class GallerySearch:
         self._live.refresh()
         return self._live.engine
 
-    def _engine_with(self, id: int) -> Engine:
-        """The current engine, if the image is in its index."""
-        engine = self._current()
-        if not engine.index.contains(np.array([id]))[0]:
-            raise _no_image(id)
-        return engine
-
     def _pixels(self, id: int) -> np.ndarray:
         try:
             return read_image(self.path(id))
         except UnreadableImage as error:
             raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
-    def _allowed(self, engine: Engine, options: SearchOptions) -> IdSet | None:
-        """The images that may be results; None for all."""
-        if options.class_name is None and not options.no_class:
-            return None
-        return self._ids_of_class(engine, options.class_name)
-
-    def _ids_of_class(self, engine: Engine, class_name: str | None) -> IdSet:
-        """All ids of a class, or of no class (None), computed once per engine."""
-        cached_engine, classes = self._classes
-        if cached_engine is not engine:
-            self._classes = engine, (classes := {})
-        if class_name not in classes:
-            table = _table(engine)
-            classes[class_name] = IdSet(np.flatnonzero(table.labels == _label(table, class_name)))
-        return classes[class_name]
+    def _filters(self, engine: Engine, options: SearchOptions, own: Sequence[int]) -> dict[str, IdSet | None]:
+        """The filters of a search in the index. own : ids of the query's images, which are left out."""
+        allowed = None
+        if options.class_name is not None or options.no_class:
+            cached_engine, classes = self._classes
+            if cached_engine is not engine:
+                self._classes = engine, (classes := {})
+            if options.class_name not in classes:
+                label = _label(engine.table, options.class_name)
+                classes[options.class_name] = IdSet(np.flatnonzero(engine.table.labels == label))
+            allowed = classes[options.class_name]
+        return {"allowed": allowed, "excluded": IdSet([*own, *options.exclude]) if own or options.exclude else None}
 
     def _search(
         self, engine: Engine, vectors: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
@@ -385,26 +346,28 @@ class GallerySearch:
         reranked = options.reranker != "none"
         if reranked and len(vectors) > 1:
             raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
-        try:
+        with _not_applicable():
             RERANKERS[options.reranker].check(engine.index.metric, image is not None)
-        except ValueError as error:
-            raise ApiError(422, str(error), code="not_applicable") from error
         for vector in vectors:
             self._check_length(engine, vector)
         vectors = self._moved(engine, vectors, options)
-        allowed = self._allowed(engine, options)
-        excluded = _excluded(options, [] if own_id is None else [own_id])
-        candidates = engine.index.count(allowed=allowed, excluded=excluded)
+        filters = self._filters(engine, options, [] if own_id is None else [own_id])
+        candidates = engine.index.count(**filters)
         depth = min(options.offset + options.k, MAX_DEPTH)
-        empty = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
-        searched = _Search(engine, vectors, min(depth, candidates), allowed, excluded)
-        if self._regions is not None and not reranked:
-            ranking, matches = searched.regions(self._regions) if candidates else (empty, ())
-            page = _page(engine, ranking, candidates, depth, options)
-            hits = [self._with_matches(hit, matches[hit.rank - 1]) for hit in page.hits]
-            return replace(page, hits=hits, regions=self._regions.source)
-        ranking = searched.images(options.reranker, image) if candidates else empty
-        return _page(engine, ranking, candidates, depth, options)
+        k = min(depth, candidates)
+        regions = None if reranked else self._regions
+        ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
+        matches: tuple[tuple[RegionMatch | None, ...], ...] = ()
+        if candidates and regions is not None:
+            found = search_regions(engine, regions.of(engine), vectors, k, **filters)
+            ranking, matches = found.ranking, found.matches
+        elif candidates:
+            ranking = _search_images(engine, vectors, k, options.reranker, image, filters)
+        page = _page(engine, ranking, candidates, depth, options)
+        if regions is None:
+            return page
+        hits = [self._with_matches(hit, matches[hit.rank - 1]) for hit in page.hits]
+        return replace(page, hits=hits, regions=regions.source)
 
     def _moved(self, engine: Engine, vectors: np.ndarray, options: SearchOptions) -> np.ndarray:
         """The vectors of a query, moved by the marks; with marks, a query has one vector."""
@@ -421,9 +384,7 @@ class GallerySearch:
     @staticmethod
     def _marked(engine: Engine, ids: Sequence[int]) -> np.ndarray:
         """float32 (n, dim): the vectors of marked images."""
-        for id in ids:
-            if not engine.index.contains(np.array([id]))[0]:
-                raise _no_image(id)
+        _check_ids(engine, ids)
         return engine.index.vectors(list(ids)) if ids else np.empty((0, engine.index.dim or 0), np.float32)
 
     def _with_matches(self, hit: Hit, matches: tuple[RegionMatch | None, ...]) -> Hit:
@@ -437,46 +398,52 @@ class GallerySearch:
             raise ApiError(422, f"The vector must have {dim} numbers, it has {vector.size}.")
 
 
-@dataclass(frozen=True)
-class _Search:
-    """A search for the ``k`` best images. vectors : (p, dim), of the parts of the query."""
+def engine_with(live: LiveEngine, id: int) -> Engine:
+    """The current engine, if the image is in its index.
 
-    engine: Engine
-    vectors: np.ndarray
-    k: int
-    allowed: IdSet | None
-    excluded: IdSet | None
+    Raises
+    ------
+    ApiError : 404, the image does not exist.
+    """
+    live.refresh()
+    engine = live.engine
+    _check_ids(engine, [id])
+    return engine
 
-    def regions(self, index: RegionIndex) -> tuple[Ranking, tuple[tuple[RegionMatch | None, ...], ...]]:
-        """The ranking by whole images and regions, and the matches of each result."""
-        found = search_regions(
-            self.engine, index.of(self.engine), self.vectors, self.k, allowed=self.allowed, excluded=self.excluded
-        )
-        return _unpadded(found.ranking), found.matches
 
-    def images(self, reranker: str, image: np.ndarray | None) -> Ranking:
-        """The ranking by whole images. For several parts, the score is the mean of the cosines.
+def _check_ids(engine: Engine, ids: Sequence[int]) -> None:
+    for id in ids:
+        if not engine.index.contains(np.array([id]))[0]:
+            raise no_image(id)
 
-        image : the query, for re-rankers that compare pixels.
-        """
-        index, table, filters = self.engine.index, _table(self.engine), self._filters
-        if len(self.vectors) > 1:
-            parts = [QueryPart(1, vector) for vector in self.vectors]
-            try:
-                return _unpadded(search_parts(self.engine, parts, self.k, None, **filters))
-            except ValueError as error:
-                raise ApiError(422, str(error), code="not_applicable") from error
-        space = SearchSpace(
-            index.metric,
-            lambda query, k: _unpadded(index.search(query[None], k, **filters)),
-            index.vectors,
-            lambda ids: _images(table, ids),
-        )
-        return _unpadded(rerank(space, self.vectors[0], self.k, reranker, image))
 
-    @property
-    def _filters(self) -> dict[str, IdSet | None]:
-        return {"allowed": self.allowed, "excluded": self.excluded}
+@contextlib.contextmanager
+def _not_applicable() -> Iterator[None]:
+    """Turn a ValueError into an ApiError: 422, this engine does not support the request."""
+    try:
+        yield
+    except ValueError as error:
+        raise ApiError(422, str(error), code="not_applicable") from error
+
+
+def _search_images(
+    engine: Engine, vectors: np.ndarray, k: int, reranker: str, image: np.ndarray | None,
+    filters: dict[str, IdSet | None],
+) -> Ranking:  # fmt: skip
+    """The ranking by whole images. For several parts, (p, dim), the score is the mean of the cosines.
+
+    image : the query, for re-rankers that compare pixels.
+    """
+    if len(vectors) > 1:
+        with _not_applicable():
+            return search_parts(engine, [QueryPart(1, vector) for vector in vectors], k, None, **filters)
+    space = SearchSpace(
+        engine.index.metric,
+        lambda query, k: _unpadded(engine.index.search(query[None], k, **filters)),
+        engine.index.vectors,
+        lambda ids: images_of(engine.table, ids),
+    )
+    return rerank(space, vectors[0], k, reranker, image)
 
 
 @lru_cache(maxsize=100_000)
@@ -490,6 +457,7 @@ def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options
 
     candidates : the number of images that could be found. depth : of the ranking.
     """
+    ranking = _unpadded(ranking)
     found, scores = ranking.ids[0], ranking.scores[0]
     if options.threshold is not None and (below := scores < options.threshold).any():
         # The results are in the order of their scores.
@@ -511,11 +479,6 @@ def _hits(engine: Engine, found: np.ndarray, scores: np.ndarray, options: Search
     ]
 
 
-def _excluded(options: SearchOptions, ids: Sequence[int]) -> IdSet | None:
-    """The images that are not results: those of the query itself and those that the options name."""
-    return IdSet([*ids, *options.exclude]) if ids or options.exclude else None
-
-
 def _check_filter(class_name: str | None, no_class: bool) -> None:
     if class_name is not None and no_class:
         raise ApiError(422, "class_name and no_class exclude each other. Give one of them.")
@@ -527,13 +490,8 @@ def _of_class(options: SearchOptions) -> str:
     return "" if options.class_name is None else f" of class {options.class_name}"
 
 
-def _table(engine: Engine) -> GalleryTable:
-    assert engine.table is not None, "a saved engine is fitted"
-    return engine.table
-
-
 def _entry(engine: Engine, id: int) -> Entry:
-    table = _table(engine)
+    table = engine.table
     path = table.path_text(id)
     # Clients must not learn in which folder of this computer a file lies.
     start = engine.saved.roots.start_of(path)
@@ -542,7 +500,7 @@ def _entry(engine: Engine, id: int) -> Entry:
     return Entry(id, key, table.display_name(id), table.class_name(id))
 
 
-def _images(table: GalleryTable, ids: np.ndarray) -> ImageSet:
+def images_of(table: GalleryTable, ids: np.ndarray) -> ImageSet:
     """The images of some ids. Unlike ``table.images``, this does not read all rows."""
     paths = tuple(table.path(int(id)) for id in ids)
     return ImageSet(table.name, paths, table.labels[ids], table.class_names, root=table.root)
@@ -564,10 +522,6 @@ def _label(table: GalleryTable, class_name: str | None) -> int:
     if label is None:
         raise ApiError(404, "The gallery has no such class.", code="class_not_found")
     return label
-
-
-def _no_image(id: int) -> ApiError:
-    return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
 
 
 def _note(found: int, candidates: int, of_class: str, spec: str) -> str:

@@ -34,7 +34,7 @@ class DetailsOut(ImageOut):
     def of_file(cls, entry: Entry, details: FileDetails, root_path: str) -> Self:
         """From an image and the details of its file."""
         original = f"{root_path}/v1/images/{entry.id}/original"
-        return cls(**ImageOut.of(entry, root_path).model_dump(), **vars(details), original=original)
+        return cls.of(entry, root_path, **vars(details), original=original)
 
 
 class SizesOut(BaseModel):
@@ -65,9 +65,9 @@ class CopyOut(ImageOut):
         """keep : the id of the best copy."""
         details = copy.details
         width, height, size = (None,) * 3 if details is None else (details.width, details.height, details.bytes)
-        return cls(
-            **ImageOut.of(entry, root_path).model_dump(), width=width, height=height, bytes=size, how=copy.how,
-            correlation=copy.correlation, keep=copy.id == keep,
+        return cls.of(
+            entry, root_path, width=width, height=height, bytes=size, how=copy.how, correlation=copy.correlation,
+            keep=copy.id == keep,
         )  # fmt: skip
 
 

@@ -3,18 +3,18 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from helpers.search.engine import Engine
 
 #: The orders: a hyphen in front of a name is for the reverse order. Images of the same value are in the order of ids.
-SORTS = ("id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class")
+Sort = Literal["id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class"]
 
 
 class Listing:
-    """The ids of an engine in each of the `SORTS`, computed once per engine.
+    """The ids of an engine in each order, computed once per engine.
 
     Sizes and dates of files are read once for each image, so a list with one of them for the first time takes time for
     each file.
@@ -25,8 +25,8 @@ class Listing:
         self._files: dict[int, tuple[int, int]] = {}
         self._sorted: tuple[Engine | None, dict[str, np.ndarray]] = (None, {})
 
-    def ids(self, engine: Engine, sort: str = "id") -> np.ndarray:
-        """int64 (n,): all ids of the index. sort : one of `SORTS`."""
+    def ids(self, engine: Engine, sort: Sort) -> np.ndarray:
+        """int64 (n,): all ids of the index."""
         if sort == "id":
             return engine.index.ids
         with self._lock:
@@ -37,10 +37,9 @@ class Listing:
                 orders[sort] = self._order(engine, sort)
             return orders[sort]
 
-    def _order(self, engine: Engine, sort: str) -> np.ndarray:
+    def _order(self, engine: Engine, sort: Sort) -> np.ndarray:
         name, reverse = sort.removeprefix("-"), sort.startswith("-")
         table, ids = engine.table, engine.index.ids.tolist()
-        assert table is not None, "a saved engine is fitted"
         keys: dict[str, Callable[[int], Any]] = {
             "id": lambda id: id,
             "name": lambda id: table.display_name(id).casefold(),

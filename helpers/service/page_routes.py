@@ -67,7 +67,7 @@ def http_error(settings: Settings) -> Callable[[Request, Any], Coroutine[Any, An
         path = request.url.path.removeprefix(settings.root_path)
         accepts = "text/html" in request.headers.get("accept", "")
         if error.status_code != 404 or not accepts or path.startswith(("/v1/", "/static/")):
-            return await errors.http_error(request, error)
+            return errors.error_response(error)
         base = base_element(request.headers) or f'<base href="{settings.root_path}/">'
         return HTMLResponse(html.replace("<head>", f"<head>{base}", 1), 404)
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.search.region_search import RegionMatch
 from helpers.search.rerank.registry import NAMES, reranker
 from helpers.service.errors import ApiError, ErrorOut
 from helpers.service.gallery_search import Entry, Hit, Page, PartOptions, SearchOptions
+from helpers.service.listing import Sort
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.text import printable
 
@@ -76,7 +78,7 @@ NewClassName = Annotated[
     ),
 ]
 SortName = Annotated[
-    Literal["id", "-id", "name", "-name", "date", "-date", "size", "-size", "class", "-class"],
+    Sort,
     Field(
         description="Order of the list; with a hyphen, the reverse order. date and size are those of the files.",
         examples=["-date"],
@@ -106,19 +108,15 @@ EncodedVector = Annotated[
 ]
 
 
-class VectorQuery(BaseModel):
-    """A search with the vector of an earlier search."""
+class _Query(BaseModel):
+    """What the bodies of all searches contain: which results the response has."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"vector": "AACAPwAAAAAAAAA/", "k": 20, "offset": 20}]}
-    )
+    model_config = ConfigDict(extra="forbid")
 
-    vector: EncodedVector | Annotated[list[EncodedVector], Field(min_length=1, max_length=MAX_PARTS)]
     k: Annotated[K, Strict()] = 20
     offset: Annotated[Offset, Strict()] = 0
     class_name: ClassName | None = None
     no_class: Annotated[NoClass, Strict()] = False
-    rerank: RerankerName = "none"
     good: Marks = Field(default=[], description=GOOD_MARKS)
     bad: Marks = Field(default=[], description=BAD_MARKS)
     threshold: Annotated[Threshold, Strict()] | None = None
@@ -127,9 +125,25 @@ class VectorQuery(BaseModel):
     @property
     def options(self) -> SearchOptions:
         return SearchOptions(
-            self.k, self.offset, self.class_name, self.rerank, tuple(self.good), tuple(self.bad), self.threshold,
-            tuple(self.exclude), no_class=self.no_class,
+            self.k, self.offset, self.class_name, good=tuple(self.good), bad=tuple(self.bad), threshold=self.threshold,
+            exclude=tuple(self.exclude), no_class=self.no_class,
         )  # fmt: skip
+
+
+class _RerankedQuery(_Query):
+    rerank: RerankerName = "none"
+
+    @property
+    def options(self) -> SearchOptions:
+        return replace(super().options, reranker=self.rerank)
+
+
+class VectorQuery(_RerankedQuery):
+    """A search with the vector of an earlier search."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"vector": "AACAPwAAAAAAAAA/", "k": 20, "offset": 20}]})
+
+    vector: EncodedVector | Annotated[list[EncodedVector], Field(min_length=1, max_length=MAX_PARTS)]
 
     @property
     def vectors(self) -> np.ndarray:
@@ -167,30 +181,14 @@ class QueryPartIn(BaseModel):
         return PartOptions(self.weight, self.text, self.id, vector)
 
 
-class CombinedQuery(BaseModel):
+class CombinedQuery(_Query):
     """A search with several parts, such as an image and a text."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"parts": [{"id": 3}, {"id": 8, "weight": -0.5}], "k": 20}]},
+        json_schema_extra={"examples": [{"parts": [{"id": 3}, {"id": 8, "weight": -0.5}], "k": 20}]}
     )
 
     parts: list[QueryPartIn] = Field(min_length=1, max_length=20)
-    k: Annotated[K, Strict()] = 20
-    offset: Annotated[Offset, Strict()] = 0
-    class_name: ClassName | None = None
-    no_class: Annotated[NoClass, Strict()] = False
-    good: Marks = Field(default=[], description=GOOD_MARKS)
-    bad: Marks = Field(default=[], description=BAD_MARKS)
-    threshold: Annotated[Threshold, Strict()] | None = None
-    exclude: Excluded = []
-
-    @property
-    def options(self) -> SearchOptions:
-        return SearchOptions(
-            self.k, self.offset, self.class_name, "none", tuple(self.good), tuple(self.bad), self.threshold,
-            tuple(self.exclude), no_class=self.no_class,
-        )  # fmt: skip
 
 
 class OneQuery(BaseModel):
@@ -208,42 +206,17 @@ class OneQuery(BaseModel):
         return self
 
 
-class BatchQuery(BaseModel):
+class BatchQuery(_RerankedQuery):
     """Several searches with the same settings."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"queries": [{"id": 3}, {"id": 8}], "k": 20}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"queries": [{"id": 3}, {"id": 8}], "k": 20}]})
 
     queries: list[OneQuery] = Field(min_length=1, max_length=MAX_QUERIES)
-    k: Annotated[K, Strict()] = 20
-    offset: Annotated[Offset, Strict()] = 0
-    class_name: ClassName | None = None
-    no_class: Annotated[NoClass, Strict()] = False
-    rerank: RerankerName = "none"
-    good: Marks = Field(default=[], description=GOOD_MARKS)
-    bad: Marks = Field(default=[], description=BAD_MARKS)
-    threshold: Annotated[Threshold, Strict()] | None = None
-    exclude: Excluded = []
     vectors: bool = Field(default=False, description="Return the vectors of the queries.")
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(
-            self.k, self.offset, self.class_name, self.rerank, tuple(self.good), tuple(self.bad), self.threshold,
-            tuple(self.exclude), self.vectors, self.no_class,
-        )  # fmt: skip
-
-
-def _fields(entry: Entry, root_path: str) -> dict:
-    """The values of `ImageOut` for an image."""
-    return {
-        "id": entry.id,
-        "key": entry.key,
-        "name": entry.name,
-        "class_name": entry.class_name,
-        "thumbnail": f"{root_path}/v1/images/{entry.id}/thumbnail",
-    }
+        return replace(super().options, vectors=self.vectors)
 
 
 class ImageOut(BaseModel):
@@ -259,8 +232,9 @@ class ImageOut(BaseModel):
     thumbnail: str = Field(description="URL of a small JPEG.")
 
     @classmethod
-    def of(cls, entry: Entry, root_path: str) -> Self:
-        return cls(**_fields(entry, root_path))
+    def of(cls, entry: Entry, root_path: str, **more) -> Self:
+        """From an image. more : the values of the fields that a subclass adds."""
+        return cls(**vars(entry), thumbnail=f"{root_path}/v1/images/{entry.id}/thumbnail", **more)
 
 
 class BoxOut(BaseModel):
@@ -333,10 +307,7 @@ class ResultOut(ImageOut):
     def of_hit(cls, hit: Hit, root_path: str) -> Self:
         matches = [MatchOut.of(part, match) for part, match in enumerate(hit.matches, 1) if match is not None]
         width, height = hit.size or (None, None)
-        return cls(
-            rank=hit.rank, score=hit.score, regions=matches, width=width, height=height,
-            **_fields(hit.entry, root_path),
-        )  # fmt: skip
+        return cls.of(hit.entry, root_path, rank=hit.rank, score=hit.score, regions=matches, width=width, height=height)
 
 
 class SearchOut(BaseModel):

@@ -66,9 +66,9 @@ class SearchService:
         self._regions = _open_regions(self._live)
         self.gallery_search = GallerySearch(self._live, self._words, self._regions)
         self._edits, self._duplicates = GalleryEdits(self._live), DuplicateSearch(self._live)
-        self.metrics = Metrics(lambda: len(self.gallery_search), lambda: len(self._extraction))
+        self.metrics = Metrics(lambda: len(self._live), lambda: len(self._extraction))
         self._extraction = RequestExtraction(
-            self.gallery_search.extractor, settings, self.metrics.batches.observe, self._open_source
+            self._live.engine.extractor, settings, self.metrics.batches.observe, self._open_source
         )
         # Separate pools, so that many requests of one kind do not delay the others.
         self.searches = BoundedThreadPool("search", 4, 8 * settings.queue)
@@ -87,7 +87,7 @@ class SearchService:
             await self._extraction.prepare()
             self.metrics.workers.set(1)
         except Exception:
-            log.exception("the feature extractor %s does not work", self.gallery_search.extractor.name)
+            log.exception("the feature extractor %s does not work", self._live.engine.extractor.name)
 
     async def close(self) -> None:
         """Stop all threads and close the engine."""

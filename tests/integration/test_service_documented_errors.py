@@ -347,7 +347,7 @@ async def broken(service, client):
 
 @contextlib.asynccontextmanager
 async def broken_extractor(service, _):
-    extractor = service.gallery_search.extractor
+    extractor = service._live.engine.extractor
 
     def fail(images):
         raise RuntimeError("a fault")
