@@ -3,20 +3,21 @@
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
 from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
-from helpers.service.query_image import Box, Crop, QueryImage, UploadedImage
+from helpers.service.query_image import QueryImage, UploadedImage
 from helpers.service.routes import (
     BODY_ERRORS,
     CHANGE_ERRORS,
     EXTRACTION_ERRORS,
     UPLOAD_ERRORS,
+    ImageId,
+    Parts,
     change_dependencies,
-    query_parts,
 )
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
@@ -24,10 +25,8 @@ from helpers.service.sent_files import OPTIONAL_FILE, SentFile, optional_file
 from helpers.service.settings import MAX_K
 from helpers.text import printable
 
-_ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[SentFile | None, Depends(optional_file)]
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
-_Parts = Annotated[list[Crop | Box], Depends(query_parts)]
 _Ids = Annotated[
     list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.", examples=[[3, 8]])
 ]
@@ -57,12 +56,12 @@ def single_images(service: SearchService) -> APIRouter:
     change = change_dependencies(settings)
 
     @router.get("/details", responses=error_responses(*_FILE_ERRORS))
-    async def get_details(id: _ImageId) -> DetailsOut:
+    async def get_details(id: ImageId) -> DetailsOut:
         """Return what the file of an image says about it: its size, and when and with which camera it was taken."""
         return await service.details(id)
 
     @router.get("/original", response_class=Response, responses=_FILE | error_responses(*_FILE_ERRORS))
-    async def get_original(id: _ImageId) -> Response:
+    async def get_original(id: ImageId) -> Response:
         """Download the file of an image, as it is."""
         entry = await service.searches(service.gallery_search.entry, id)
         path = await service.searches(service.gallery_search.path, id)
@@ -70,12 +69,12 @@ def single_images(service: SearchService) -> APIRouter:
         return FileResponse(path, media_type="application/octet-stream", filename=safe_names([entry.name])[0])
 
     @router.patch("", responses=error_responses(*_EDIT_ERRORS, *BODY_ERRORS), dependencies=change)
-    async def change_class(id: _ImageId, change: ClassChange) -> ImageOut:
+    async def change_class(id: ImageId, change: ClassChange) -> ImageOut:
         """Change the class of an image. It gets a new id, which the response has."""
         return ImageOut.of(await service.set_class(id, change.class_name), settings.root_path)
 
     @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
-    async def restore_image(id: _ImageId) -> ImageOut:
+    async def restore_image(id: ImageId) -> ImageOut:
         """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
         return ImageOut.of(await service.restore(id), settings.root_path)
 
@@ -83,7 +82,7 @@ def single_images(service: SearchService) -> APIRouter:
 
     @router.post("/why", responses=why_errors, openapi_extra=OPTIONAL_FILE)
     async def explain(
-        request: Request, id: _ImageId, parts: _Parts, image: _Upload, query_id: _QueryId = None
+        request: Request, id: ImageId, parts: Parts, image: _Upload, query_id: _QueryId = None
     ) -> ExplanationOut:
         """Explain why an image is similar to a query, which is an upload or an image of the gallery."""
         if (image is None) == (query_id is None):
@@ -121,7 +120,7 @@ def whole_gallery(service: SearchService) -> APIRouter:
     async def get_sizes(id: _SomeIds) -> SizesOut:
         """Return the sizes of some images, so that a page can lay them out before it has them."""
         sizes = await service.images(service.gallery_search.sizes, id)
-        return SizesOut(sizes={each: list(size) for each, size in sizes.items()})
+        return SizesOut(sizes=sizes)
 
     @router.get(
         "/duplicates",

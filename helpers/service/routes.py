@@ -85,7 +85,7 @@ _BOX = "A part of the image: x,y,width,height in pixels of the upright image. Wi
 
 _BOXES = Query(max_length=MAX_PARTS - 1, description=_BOX, examples=[["40,60,120,90", "200,80,64,150"]])
 
-_ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
+ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
 _Upload = Annotated[SentFile, Depends(required_file)]
 _NamedUpload = Annotated[SentFile, Depends(named_file)]
 _Uploads = Annotated[list[SentFile], Depends(several_files)]
@@ -111,7 +111,7 @@ async def _options(
 _Options = Annotated[SearchOptions, Depends(_options)]
 
 
-async def query_parts(
+async def _query_parts(
     left: Annotated[Fraction | None, Query(description="Left edge of a crop, divided by the upright width.")] = None,
     top: Annotated[Fraction | None, Query(description="Top edge of a crop, divided by the upright height.")] = None,
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
@@ -129,7 +129,7 @@ async def query_parts(
     return [Crop(left, top, width, height), *boxes]
 
 
-_Parts = Annotated[list[Crop | Box], Depends(query_parts)]
+Parts = Annotated[list[Crop | Box], Depends(_query_parts)]
 _Source = Annotated[RegionSourceName, Query()]
 
 
@@ -142,7 +142,7 @@ def searches(service: SearchService) -> APIRouter:
     )  # fmt: skip
 
     @router.post("", responses=found, openapi_extra=REQUIRED_FILE)
-    async def search_by_upload(request: Request, image: _Upload, parts: _Parts, options: _Options) -> SearchOut:
+    async def search_by_upload(request: Request, image: _Upload, parts: Parts, options: _Options) -> SearchOut:
         """Search by an uploaded image, or by parts of it.
 
         If the index has regions, the score of an image for one part of the query is that of its best region, and
@@ -174,7 +174,7 @@ def searches(service: SearchService) -> APIRouter:
         return await service.search_vectors(query.vectors, query.options)
 
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *EXTRACTION_ERRORS, "class_not_found"))
-    async def search_by_id(request: Request, id: _ImageId, parts: _Parts, options: _Options) -> SearchOut:
+    async def search_by_id(request: Request, id: ImageId, parts: Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         return await service.search_id(request, id, parts, options)
 
@@ -201,7 +201,7 @@ def regions(service: SearchService) -> APIRouter:
         return await service.regions(request, UploadedImage(image.content), source)
 
     @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, "not_applicable", "extraction_timeout"))
-    async def get_regions(request: Request, id: _ImageId, source: _Source = "detector") -> RegionsOut:
+    async def get_regions(request: Request, id: ImageId, source: _Source = "detector") -> RegionsOut:
         """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
         return await service.regions_of(request, id, source)
 
@@ -270,12 +270,12 @@ def images(service: SearchService) -> APIRouter:
         return ImageOut.of(entry, settings.root_path)
 
     @router.get("/{id}", responses=error_responses(*_ID))
-    async def get_image(id: _ImageId) -> ImageOut:
+    async def get_image(id: ImageId) -> ImageOut:
         """Return the name and class of an image."""
         return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
 
     @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
-    async def remove_image(id: _ImageId) -> Response:
+    async def remove_image(id: ImageId) -> Response:
         """Remove an image from the index. For an hour, it can be restored.
 
         Then its file is deleted, but only if it was added over HTTP.
@@ -286,7 +286,7 @@ def images(service: SearchService) -> APIRouter:
     @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
     async def get_thumbnail(
         request: Request,
-        id: _ImageId,
+        id: ImageId,
         side: Annotated[
             int, Query(ge=32, le=512, description="Longest side in pixels; may be rounded up.", examples=[256])
         ] = 256,
@@ -296,7 +296,7 @@ def images(service: SearchService) -> APIRouter:
         return await _jpeg(request, service, id, side, thumbnails.get)
 
     @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
-    async def get_file(request: Request, id: _ImageId) -> Response:
+    async def get_file(request: Request, id: ImageId) -> Response:
         """Return an image as an upright JPEG of at most 2048 × 2048 pixels."""
         return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
 
