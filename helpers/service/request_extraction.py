@@ -36,11 +36,8 @@ _EXPLAINED_SIDE, _MOST_EXPLAINED = 2048, 8
 #: Pixels of an image that is decoded in the thread that extracts, if no other request is in progress.
 _SMALL_PIXELS = 2**21
 
-
-class _Held:
-    """Pixels that a request has acquired."""
-
-    pixels = 0
+#: The images that a request needs of a decoded image, uint8 (height, width, 3).
+_Load = Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
 
 
 class RequestExtraction:
@@ -136,11 +133,7 @@ class RequestExtraction:
         ------
         ApiError : see `vectors`.
         """
-
-        def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
-            return [shrink(cut(pixels, info, parts)[0], _GEOMETRY_SIDE)]
-
-        async with self._loaded(image, load) as ((pixels,), _):
+        async with self._loaded(image, _shrunk(parts, _GEOMETRY_SIDE)) as ((pixels,), _):
             return pixels
 
     async def explanation(
@@ -152,20 +145,13 @@ class RequestExtraction:
         ------
         ApiError : see `vectors`.
         """
-
-        def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
-            return [shrink(pixels, _EXPLAINED_SIDE)]
-
-        def load_part(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
-            return [shrink(cut(pixels, info, parts)[0], _EXPLAINED_SIDE)]
-
         self._check_extractor()
         images = []
         with self._explaining:
             async with self._limited():
                 # One after the other: two that wait for each other's pixels would wait forever.
-                for each, how in ((image, load_part), (result, load)):
-                    async with self._loaded(each, how) as ((pixels,), _):
+                for each, shown in ((image, parts), (result, ())):
+                    async with self._loaded(each, _shrunk(shown, _EXPLAINED_SIDE)) as ((pixels,), _):
                         images.append(pixels)
                 why = await self._batches.in_thread(lambda: explain(self._extractor, images[0], images[1], metric))
         return why, images
@@ -184,17 +170,17 @@ class RequestExtraction:
                 ) from error
 
     @contextlib.asynccontextmanager
-    async def _loaded(
-        self, image: QueryImage, load: Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
-    ) -> AsyncIterator[tuple[list[np.ndarray], ImageInfo]]:
+    async def _loaded(self, image: QueryImage, load: _Load) -> AsyncIterator[tuple[list[np.ndarray], ImageInfo]]:
         """The images that ``load`` makes of the decoded image. Their pixels count until the end of the block."""
-        loop, held = asyncio.get_running_loop(), _Held()
+        # Pixels that this request has acquired.
+        loop, held = asyncio.get_running_loop(), 0
 
         def start() -> tuple[ImageInfo, list[np.ndarray] | None]:
+            nonlocal held
             info = image.inspect(self._settings.max_pixels)
             if not self._pixels.try_acquire(info.pixels):
                 return info, None
-            held.pixels = info.pixels
+            held = info.pixels
             return info, load(image.decode(info), info)
 
         decoding: Future = self._decoders.submit(start)
@@ -202,20 +188,18 @@ class RequestExtraction:
             info, loaded = await asyncio.wrap_future(decoding)
             if loaded is None:
                 await self._pixels.acquire(info.pixels)
-                held.pixels = info.pixels
+                held = info.pixels
                 decoding = self._decoders.submit(lambda: load(image.decode(info), info))
                 loaded = await asyncio.wrap_future(decoding)
             kept = sum(each.shape[0] * each.shape[1] for each in loaded)
-            self._pixels.release(held.pixels - kept)
-            held.pixels = kept
+            self._pixels.release(held - kept)
+            held = kept
             yield loaded, info
         finally:
             # After a disconnect or a time-out the thread continues to decode, and occupies memory until it is done.
-            decoding.add_done_callback(lambda _: self._release(loop, held.pixels))
+            decoding.add_done_callback(lambda _: self._release(loop, held))
 
-    async def _alone(
-        self, image: QueryImage, load: Callable[[np.ndarray, ImageInfo], list[np.ndarray]]
-    ) -> tuple[np.ndarray, ImageInfo] | None:
+    async def _alone(self, image: QueryImage, load: _Load) -> tuple[np.ndarray, ImageInfo] | None:
         """`vectors` of a small image in one step, for the only request: each change of threads takes time.
 
         None if the image is large, so that decoding it would delay the requests that come meanwhile.
@@ -255,6 +239,11 @@ class RequestExtraction:
         await self._batches.close()
         for pool in (self._decoders, self._opener):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _shrunk(parts: Sequence[Crop | Box], side: int) -> _Load:
+    """Loads an image or its only part, at most ``side`` pixels long."""
+    return lambda pixels, info: [shrink(cut(pixels, info, parts)[0], side)]
 
 
 def reduced(image: np.ndarray, extractor: FeatureExtractor) -> np.ndarray:
