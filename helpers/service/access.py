@@ -71,7 +71,7 @@ def check_read(headers: Headers, path: str, settings: Settings) -> None:
     given = given_key(headers)
     if _same(given, settings.read_key) or (settings.api_key and _same(given, settings.api_key)):
         return
-    if _same(_cookie(headers), session(settings.read_key)):
+    if _same(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), session(settings.read_key)):
         return
     raise _key_error(given, "Requests require the key of this service")
 
@@ -130,11 +130,6 @@ def _key_error(given: str, reason: str) -> ApiError:
         {"WWW-Authenticate": 'Bearer realm="Lookalike"'},
         code="key_wrong" if given else "key_required",
     )
-
-
-def _cookie(headers: Headers) -> str:
-    """The cookie of a session, or ""."""
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def _is_own(headers: Headers, settings: Settings) -> bool:

@@ -41,17 +41,12 @@ def zipped(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
         for name, path in files:
-            with path.open("rb") as source, archive.open(_info(name, path), "w", force_zip64=True) as target:
+            info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
+            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while content := source.read(_CHUNK):
                     target.write(content)
                     yield sink.taken()
     yield sink.taken()
-
-
-def _info(name: str, path: Path) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
-    info.compress_type = zipfile.ZIP_STORED
-    return info
 
 
 def safe_names(names: Iterable[str]) -> list[str]:

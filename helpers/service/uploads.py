@@ -1,16 +1,13 @@
 """Uploaded images: decoding, re-encoding and storage."""
 
-import contextlib
 import io
-import os
-import secrets
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from helpers.files import flush_folder
+from helpers.files import flush_folder, write_atomically
 from helpers.images.reading import UnreadableImage, read_image
 from helpers.service.content import ImageInfo
 from helpers.service.errors import ApiError
@@ -78,21 +75,12 @@ def store(path: Path, content: bytes) -> None:
     ------
     OSError : the file cannot be written, for example because the disk is full. No partial file remains.
     """
-    if not path.parent.is_dir():
-        path.parent.mkdir(exist_ok=True)
-        flush_folder(path.parent.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    # The folder records the new name.
+    is_new = not path.parent.is_dir()
+    write_atomically(path, content)
+    # A folder records the new names in it.
     flush_folder(path.parent)
+    if is_new:
+        flush_folder(path.parent.parent)
 
 
 def is_upload(folder: Path, path: Path) -> bool:
