@@ -1,6 +1,5 @@
 """The parts of a query: its image, further images, and a text, some words of which may be subtracted; their weights."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -101,13 +100,10 @@ def with_text(query: Query, text: str) -> Query:
     former: dict[tuple[float, str | None], list[float]] = {}
     for part, weight in zip(parse_text(query.text), weights[images:], strict=True):
         former.setdefault((part.weight, part.text), []).append(weight)
-    used: Counter[tuple[float, str | None]] = Counter()
     kept = []
     for part in parse_text(text):
-        key = part.weight, part.text
-        same = former.get(key, [])
-        kept.append(same[used[key]] if used[key] < len(same) else part.weight)
-        used[key] += 1
+        same = former.get((part.weight, part.text))
+        kept.append(same.pop(0) if same else part.weight)
     return with_weights(replace(query, text=text, weights=()), [*weights[:images], *kept])
 
 

@@ -151,11 +151,8 @@ class Searcher:
 
         rows : of the images, None for images that are not in the set.
         """
-        ignored = np.empty(0, np.int64)
-        for row in rows:
-            if row is not None:
-                ignored = np.union1d(ignored, self._ignored(row))
-        return ignored
+        ignored = [self._ignored(row) for row in rows if row is not None]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *ignored]))
 
     def _ignored(self, row: int) -> np.ndarray:
         if self.protocol is not None and row in self._query_rows:
