@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ MAX_IMAGES = 20_000
 
 #: How long a request waits for the result, in seconds.
 _WAIT = 0.2
+
+#: A path, and ``how`` and ``correlation`` as in `Copy`.
+_Member = tuple[str, str | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,10 @@ class DuplicateSearch:
     """
 
     def __init__(self, live: LiveEngine):
-        self._live = live
-        self._lock = threading.Lock()
-        self._running: threading.Thread | None = None
-        self._audited: frozenset[str] = frozenset()
-        self._found: tuple[tuple[tuple[str, str | None, float | None], ...], ...] = ()
-        self._failed = False
+        self._live, self._lock = live, threading.Lock()
+        #: The search that runs or was the last one: the paths of its images, and the groups.
+        self._audit: Future[tuple[frozenset[str], list[list[_Member]]]] = Future()
+        self._audit.set_result((frozenset(), []))
 
     def groups(self) -> list[CopyGroup] | None:
         """The groups, those with the most copies first; None while they are not known.
@@ -77,41 +79,20 @@ class DuplicateSearch:
                 f"The page finds near-duplicates of up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
                 code="not_applicable",
             )
-        paths = _paths(engine)
         with self._lock:
-            if self._running is None and not self._audited.issuperset(paths.values()):
+            if self._audit.done() and not self._covers(engine):
+                self._audit = Future()
                 # A daemon, so that the service can stop.
-                self._running = threading.Thread(target=self._search, args=(engine,), name="audit", daemon=True)
-                self._running.start()
-            running = self._running
-        if running is not None:
-            running.join(_WAIT)
-            if running.is_alive():
-                return None
-        with self._lock:
-            if self._failed:
-                self._failed = False
-                raise RuntimeError("the search for near-duplicates failed; see the log")
-            found, audited = self._found, self._audited
-        # Images that were added meanwhile need another search.
-        return self._current(found) if audited else None
+                threading.Thread(target=_search, args=(engine, self._audit), name="audit", daemon=True).start()
+            running = self._audit
+        wait([running], _WAIT)
+        return self._current(running.result()[1]) if running.done() else None
 
-    def _search(self, engine: Engine) -> None:
-        try:
-            ids = engine.index.ids
-            images = images_of(engine.table, ids)
-            found = audit(images, engine.index.vectors(ids))
-            with self._lock:
-                self._found, self._audited = _groups(found), frozenset(map(str, images.paths))
-        except Exception:
-            log.exception("the search for near-duplicates failed")
-            with self._lock:
-                self._failed = True
-        finally:
-            with self._lock:
-                self._running = None
+    def _covers(self, engine: Engine) -> bool:
+        """Whether the last search succeeded, and no images were added since."""
+        return self._audit.exception() is None and self._audit.result()[0].issuperset(_paths(engine).values())
 
-    def _current(self, found: Sequence[Sequence[tuple[str, str | None, float | None]]]) -> list[CopyGroup]:
+    def _current(self, found: Sequence[Sequence[_Member]]) -> list[CopyGroup]:
         """The groups without images that were removed; ids may have changed meanwhile."""
         ids = {path: id for id, path in _paths(self._live.engine).items()}
         groups = []
@@ -130,10 +111,21 @@ def _paths(engine: Engine) -> dict[int, str]:
     return {id: str(engine.table.path(id)) for id in engine.index.ids.tolist()}
 
 
-def _groups(found: Audit) -> tuple[tuple[tuple[str, str | None, float | None], ...], ...]:
-    groups: dict[int, list[tuple[str, str | None, float | None]]] = {}
+def _search(engine: Engine, result: "Future[tuple[frozenset[str], list[list[_Member]]]]") -> None:
+    try:
+        ids = engine.index.ids
+        images = images_of(engine.table, ids)
+        found = audit(images, engine.index.vectors(ids))
+        result.set_result((frozenset(map(str, images.paths)), _groups(found)))
+    except Exception as error:
+        log.exception("the search for near-duplicates failed")
+        result.set_exception(error)
+
+
+def _groups(found: Audit) -> list[list[_Member]]:
+    groups: dict[int, list[_Member]] = {}
     paths = found.images.paths
     for pair in found.pairs:
         members = groups.setdefault(pair.first, [(str(paths[pair.first]), None, None)])
         members.append((str(paths[pair.second]), pair.how, pair.correlation))
-    return tuple(map(tuple, groups.values()))
+    return list(groups.values())
