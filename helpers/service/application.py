@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from helpers.service import access, documentation, errors, image_routes, page_routes, routes
+from helpers.service import access, errors, image_routes, page_routes, routes
 from helpers.service.cors import CrossSiteMiddleware
 from helpers.service.description import describe
 from helpers.service.parameters import check_parameters, known_parameters
@@ -71,8 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=service.metrics)
-    # Before the route of the page's own files, which are below /static too.
-    app.mount("/static/swagger", StaticFiles(directory=documentation.FILES), name="swagger")
+    # Swagger UI. Before the route of the page's own files, which are below /static too.
+    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]), name="swagger")
     for router in (
         routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
         image_routes.single_images(service), routes.about(service),

