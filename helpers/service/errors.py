@@ -1,8 +1,9 @@
 """Errors as clients receive them: a status, a code and a sentence, never a stack trace."""
 
+import contextlib
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from helpers.images.reading import UnreadableImage
 from helpers.text import printable
 
 log = logging.getLogger("lookalike.service")
@@ -100,6 +102,15 @@ def too_many_requests() -> ApiError:
 def no_image(id: int) -> ApiError:
     """404: the index has no such image."""
     return ApiError(404, f"There is no image {id} in the index.", code="image_not_found")
+
+
+@contextlib.contextmanager
+def readable(id: int) -> Iterator[None]:
+    """404 if the block cannot read the file of this image."""
+    try:
+        yield
+    except UnreadableImage as error:
+        raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
 
 def unavailable(message: str, code: str = "not_ready") -> ApiError:

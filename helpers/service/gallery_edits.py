@@ -1,5 +1,7 @@
 """Edits of a gallery: removing images, restoring them, and changing their class."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from helpers.search.identity import Candidates
@@ -36,7 +38,8 @@ class GalleryEdits:
         if uploads.is_upload(self._live.folder, image.path):
             # Meanwhile, another client may have added the same image again.
             with self._live.locked():
-                if not self._ids_at(image):
+                engine = self._live.engine
+                if not engine.index.contains(np.array(engine.table.ids_at(image.path), np.int64)).any():
                     self._removed.take_file(image)
 
     def restore(self, id: int) -> int:
@@ -68,7 +71,7 @@ class GalleryEdits:
         image = self._image(id)
         if image.class_name == class_name:
             return id
-        candidates = _candidates(image, class_name)
+        candidates = _candidates(replace(image, class_name=class_name))
         # An image without a known content is not recognized by its path.
         removed = [id] if image.content is None else []
         return int(self._live.apply(candidates, removed, classes=True).ids[0])
@@ -87,14 +90,10 @@ class GalleryEdits:
             id, path, table.class_name(id), vector, table.content(id), None if name == path.name else name
         )
 
-    def _ids_at(self, image: RemovedImage) -> bool:
-        engine = self._live.engine
-        return bool(engine.index.contains(np.array(engine.table.ids_at(image.path), np.int64)).any())
 
-
-def _candidates(image: RemovedImage, *class_name: str | None) -> Candidates:
-    """An image that is to be added again. class_name : another class."""
-    (name,) = class_name or (image.class_name,)
+def _candidates(image: RemovedImage) -> Candidates:
+    """An image that is to be added again."""
     return Candidates(
-        [str(image.path)], [image.content], [name], [image.name], image.vector[None].astype(np.float32), np.array([-1])
-    )
+        [str(image.path)], [image.content], [image.class_name], [image.name], image.vector[None].astype(np.float32),
+        np.array([-1]),
+    )  # fmt: skip

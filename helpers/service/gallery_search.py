@@ -26,7 +26,7 @@ from helpers.search.region_search import RegionMatch, search_regions
 from helpers.search.rerank import RERANKERS, SearchSpace, names_for, rerank, rocchio
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
-from helpers.service.errors import ApiError, no_image
+from helpers.service.errors import ApiError, no_image, readable
 from helpers.service.listing import Listing, Sort
 from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
@@ -81,26 +81,6 @@ class Entry:
     id: int
     key: str
     name: str
-    class_name: str | None
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An image that a client adds.
-
-    Attributes
-    ----------
-    identity : `helpers.files.bytes_hash` of the file that the client sent.
-    content, suffix : from `uploads.reencode`.
-    vector : float32 (dim,), of the image as it was sent.
-    name : from `uploads.clean_name`.
-    """
-
-    identity: bytes
-    content: bytes
-    suffix: str
-    vector: np.ndarray
-    name: str | None
     class_name: str | None
 
 
@@ -197,7 +177,10 @@ class GallerySearch:
         """
         engine = engine_with(self._live, id)
         vector = engine.index.vectors(np.array([id]))[0]
-        image = self._pixels(id) if RERANKERS[options.reranker].needs_image else None
+        image = None
+        if RERANKERS[options.reranker].needs_image:
+            with readable(id):
+                image = read_image(self.path(id))
         return self._search(engine, vector[None], options, id, image), vector
 
     def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> Page:
@@ -300,31 +283,33 @@ class GallerySearch:
             raise ApiError(404, f"The file of image {id} is now a link to another image.", code="file_not_found")
         return real
 
-    def add(self, upload: Upload) -> tuple[Entry, bool]:
+    def add(
+        self, identity: bytes, content: bytes, suffix: str, vector: np.ndarray, name: str | None, class_name: str | None
+    ) -> tuple[Entry, bool]:
         """Add an image, unless it was added before: its entry, and whether it is new.
 
         When this returns, the change is flushed to the disk, and a killed process does not lose it.
+
+        Parameters
+        ----------
+        identity : `helpers.files.bytes_hash` of the file that the client sent.
+        content, suffix : from `uploads.reencode`.
+        vector : float32 (dim,), of the image as it was sent.
+        name : from `uploads.clean_name`.
 
         Raises
         ------
         OSError : the image cannot be written; nothing was added.
         """
-        path = uploads.path_of(self._live.folder.absolute(), upload.identity, upload.suffix)
+        path = uploads.path_of(self._live.folder.absolute(), identity, suffix)
         added = self._live.add_extracted(
-            [path], upload.vector[None], [upload.class_name], [upload.identity], [upload.name],
-            write=lambda: uploads.store(path, upload.content),
-        )  # fmt: skip
+            [path], vector[None], [class_name], [identity], [name], write=lambda: uploads.store(path, content)
+        )
         return _entry(self._live.engine, int(added.ids[0])), added.outcomes != (Outcome.UNCHANGED,)
 
     def _current(self) -> Engine:
         self._live.refresh()
         return self._live.engine
-
-    def _pixels(self, id: int) -> np.ndarray:
-        try:
-            return read_image(self.path(id))
-        except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
 
     def _filters(self, engine: Engine, options: SearchOptions, own: Sequence[int]) -> dict[str, IdSet | None]:
         """The filters of a search in the index. own : ids of the query's images, which are left out."""
@@ -458,25 +443,18 @@ def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options
     candidates : the number of images that could be found. depth : of the ranking.
     """
     ranking = _unpadded(ranking)
-    found, scores = ranking.ids[0], ranking.scores[0]
-    if options.threshold is not None and (below := scores < options.threshold).any():
-        # The results are in the order of their scores.
-        found = found[: int(below.argmax())]
-        note = f"No other image{_of_class(options)} has a score of {options.threshold:g} or more."
-        return Page(_hits(engine, found, scores, options), False, note)
-    hits = _hits(engine, found, scores, options)
+    ids, scores = ranking.ids[0], ranking.scores[0]
+    threshold = -np.inf if options.threshold is None else options.threshold
+    found = int(np.count_nonzero(scores >= threshold))
+    hits = [
+        Hit(row + 1, float(scores[row]), _entry(engine, int(ids[row])))
+        for row in range(options.offset, min(options.offset + options.k, found))
+    ]
+    if found < len(ids):
+        return Page(hits, False, f"No other image{_of_class(options)} has a score of {threshold:g} or more.")
     if len(hits) == options.k:
         return Page(hits, depth < min(candidates, MAX_DEPTH), "")
-    return Page(hits, False, _note(len(found), candidates, _of_class(options), engine.index.spec))
-
-
-def _hits(engine: Engine, found: np.ndarray, scores: np.ndarray, options: SearchOptions) -> list[Hit]:
-    """The results that the options ask for, of a ranking of one query: ids and scores (n,), best first."""
-    last = min(options.offset + options.k, len(found))
-    return [
-        Hit(rank, float(scores[rank - 1]), _entry(engine, int(found[rank - 1])))
-        for rank in range(options.offset + 1, last + 1)
-    ]
+    return Page(hits, False, _note(found, candidates, _of_class(options), engine.index.spec))
 
 
 def _check_filter(class_name: str | None, no_class: bool) -> None:

@@ -3,29 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from helpers.features.region_vectors import crop
 from helpers.features.regions import check_box
-from helpers.images.reading import MAX_PIXELS, UnreadableImage, read_image, reduction, upright_size
+from helpers.images.reading import MAX_PIXELS, read_image, reduction, upright_size
 from helpers.service.content import ImageInfo, inspect
-from helpers.service.errors import ApiError
+from helpers.service.errors import ApiError, readable
 from helpers.service.uploads import decode
-
-
-class QueryImage(Protocol):
-    """An image file that a search decodes."""
-
-    def inspect(self, max_pixels: int) -> ImageInfo:
-        """Format and size, before the image is decoded. max_pixels : the service's limit for uploads.
-
-        Raises ApiError: the file cannot be used.
-        """
-
-    def decode(self, info: ImageInfo) -> np.ndarray:
-        """uint8 (height, width, 3), upright. info : from `inspect`. Raises ApiError: the pixels are damaged."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +21,11 @@ class UploadedImage:
     content: bytes
 
     def inspect(self, max_pixels: int) -> ImageInfo:
+        """Format and size, before the image is decoded. Raises ApiError: the file cannot be used."""
         return inspect(self.content, max_pixels)
 
     def decode(self, info: ImageInfo) -> np.ndarray:
+        """uint8 (height, width, 3), upright. info : from `inspect`. Raises ApiError: the pixels are damaged."""
         return decode(self.content, info)
 
 
@@ -50,23 +38,21 @@ class GalleryImage:
 
     def size(self) -> tuple[int, int]:
         """Width and height of the upright image. Raises ApiError: 404, the file cannot be read."""
-        try:
+        with readable(self.id):
             return upright_size(self.path)
-        except UnreadableImage as error:
-            raise self._unreadable() from error
 
     def inspect(self, max_pixels: int) -> ImageInfo:
+        """As for `UploadedImage`, but any size is accepted."""
         width, height = self.size()
         return ImageInfo("", width, height, reduction(width, height, MAX_PIXELS) or 1)
 
     def decode(self, info: ImageInfo) -> np.ndarray:
-        try:
+        """As for `UploadedImage`."""
+        with readable(self.id):
             return read_image(self.path)
-        except UnreadableImage as error:
-            raise self._unreadable() from error
 
-    def _unreadable(self) -> ApiError:
-        return ApiError(404, f"The file of image {self.id} cannot be read.", code="file_not_found")
+
+QueryImage = UploadedImage | GalleryImage
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,12 @@ from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
 from helpers.service.batch_items import batch_out, outcome
-from helpers.service.content import ImageInfo
 from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import CopyGroup, DuplicateSearch
-from helpers.service.errors import ApiError
+from helpers.service.errors import ApiError, readable
 from helpers.service.explanation_images import explanation_jpegs
 from helpers.service.gallery_edits import GalleryEdits
-from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions, Upload
+from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions
 from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut
 from helpers.service.metrics import Metrics
 from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
@@ -99,12 +98,6 @@ class SearchService:
             if stored is not None:
                 stored.close()
         self._live.close()
-
-    async def extract(
-        self, request: Request, image: QueryImage, parts: Sequence[Crop | Box] = ()
-    ) -> tuple[np.ndarray, ImageInfo]:
-        """`RequestExtraction.vectors`, canceled when the client disconnects."""
-        return await while_connected(request, self._extraction.vectors(image, parts))
 
     async def regions(self, request: Request, image: QueryImage, source: str) -> RegionsOut:
         """`RequestExtraction.regions`, canceled when the client disconnects."""
@@ -212,11 +205,13 @@ class SearchService:
         self, request: Request, content: bytes, name: str | None, class_name: str | None
     ) -> tuple[Entry, bool]:
         """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
-        vectors, info = await self.extract(request, UploadedImage(content))
+        vectors, info = await while_connected(request, self._extraction.vectors(UploadedImage(content)))
         # The service stores and sends only files that it encoded itself.
         encoded, suffix = await self.images(uploads.reencode, content, info)
-        upload = Upload(bytes_hash(content), encoded, suffix, vectors[0], uploads.clean_name(name), class_name)
-        added = await self.changes(self.gallery_search.add, upload)
+        added = await self.changes(
+            self.gallery_search.add, bytes_hash(content), encoded, suffix, vectors[0], uploads.clean_name(name),
+            class_name,
+        )  # fmt: skip
         # So that words and parts find it. This is not part of the addition, and may take a while the first time.
         self._completing.submit(self._complete)
         return added
@@ -247,10 +242,8 @@ class SearchService:
         """An image and what its file says about it."""
         entry = await self.searches(self.gallery_search.entry, id)
         path = await self.searches(self.gallery_search.path, id)
-        try:
+        with readable(id):
             details = await self.images(file_details, path)
-        except UnreadableImage as error:
-            raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
         return DetailsOut.of_file(entry, details, self.settings.root_path)
 
     async def duplicates(self) -> DuplicatesOut:

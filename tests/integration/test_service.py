@@ -39,7 +39,7 @@ from helpers.search.rerank import NAMES
 from helpers.service import server, uploads
 from helpers.service.application import create_app
 from helpers.service.gallery_edits import GalleryEdits
-from helpers.service.gallery_search import GallerySearch, Upload
+from helpers.service.gallery_search import GallerySearch
 from helpers.service.query_image import UploadedImage
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
@@ -508,17 +508,17 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
 def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder, gallery, monkeypatch):
     """Two services: the second adds the image between the removal from the engine and that of the file."""
     content, vector = encoded(255 - read_image(gallery.paths[0])), np.ones(128, np.float32)
-    image = Upload(bytes_hash(content), content, ".png", vector, None, None)
+    image = bytes_hash(content), content, ".png", vector, None, None
     with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
         first, second = GallerySearch(one), GallerySearch(other)
         edits, others = GalleryEdits(one), GalleryEdits(other)
-        entry, new = first.add(image)
+        entry, new = first.add(*image)
         assert (entry.id, new) == (50, True)
         remove, again = one.remove, []
 
         def remove_slowly(ids):
             remove(ids)
-            again.append(second.add(image))
+            again.append(second.add(*image))
 
         monkeypatch.setattr(one, "remove", remove_slowly)
         edits.remove(50)
