@@ -26,30 +26,27 @@ _WAIT = 0.2
 #: A path, and ``how`` and ``correlation`` as in `Copy`.
 _Member = tuple[str, str | None, float | None]
 
+#: The result of a search: the paths of its images, and the groups.
+_Found = tuple[frozenset[str], list[list[_Member]]]
+
 
 @dataclass(frozen=True)
 class Copy:
-    """An image of a group of copies of one original.
+    """A copy of an image.
 
     Attributes
     ----------
     how : the search that found it, as in `helpers.images.duplicates.Pair`; None for the one that represents the group.
     correlation : of the pixels with the image of the group that it was compared with; None as above.
     details : of its file; None if that cannot be read.
+    keep : whether it is the best copy.
     """
 
     id: int
     how: str | None
     correlation: float | None
     details: FileDetails | None
-
-
-@dataclass(frozen=True)
-class CopyGroup:
-    """The copies of one original. keep : the id of the best one."""
-
-    copies: tuple[Copy, ...]
-    keep: int
+    keep: bool
 
 
 class DuplicateSearch:
@@ -60,12 +57,12 @@ class DuplicateSearch:
 
     def __init__(self, live: LiveEngine):
         self._live, self._lock = live, threading.Lock()
-        #: The search that runs or was the last one: the paths of its images, and the groups.
-        self._audit: Future[tuple[frozenset[str], list[list[_Member]]]] = Future()
+        #: The search that runs, or the last one.
+        self._audit: Future[_Found] = Future()
         self._audit.set_result((frozenset(), []))
 
-    def groups(self) -> list[CopyGroup] | None:
-        """The groups, those with the most copies first; None while they are not known.
+    def groups(self) -> list[list[Copy]] | None:
+        """The copies of each original, the largest groups first; None while they are not known.
 
         Raises
         ------
@@ -92,7 +89,7 @@ class DuplicateSearch:
         """Whether the last search succeeded, and no images were added since."""
         return self._audit.exception() is None and self._audit.result()[0].issuperset(_paths(engine).values())
 
-    def _current(self, found: Sequence[Sequence[_Member]]) -> list[CopyGroup]:
+    def _current(self, found: Sequence[Sequence[_Member]]) -> list[list[Copy]]:
         """The groups without images that were removed; ids may have changed meanwhile."""
         ids = {path: id for id, path in _paths(self._live.engine).items()}
         groups = []
@@ -101,17 +98,18 @@ class DuplicateSearch:
             if len(there) < 2:
                 continue
             details = {path: details_of(Path(path)) for path, _, _ in there}
-            copies = [Copy(ids[path], how, correlation, details[path]) for path, how, correlation in there]
             best = min(details, key=lambda path: (*preference(Path(path), details[path]), ids[path]))
-            groups.append(CopyGroup(tuple(copies), ids[best]))
-        return sorted(groups, key=lambda group: -len(group.copies))
+            groups.append(
+                [Copy(ids[path], how, correlation, details[path], path == best) for path, how, correlation in there]
+            )
+        return sorted(groups, key=len, reverse=True)
 
 
 def _paths(engine: Engine) -> dict[int, str]:
     return {id: str(engine.table.path(id)) for id in engine.index.ids.tolist()}
 
 
-def _search(engine: Engine, result: "Future[tuple[frozenset[str], list[list[_Member]]]]") -> None:
+def _search(engine: Engine, result: Future[_Found]) -> None:
     try:
         ids = engine.index.ids
         images = images_of(engine.table, ids)

@@ -61,13 +61,13 @@ class CopyOut(ImageOut):
     )
 
     @classmethod
-    def of_copy(cls, copy: Copy, entry: Entry, keep: int, root_path: str) -> Self:
-        """keep : the id of the best copy."""
+    def of_copy(cls, copy: Copy, entry: Entry, root_path: str) -> Self:
+        """From a copy and its entry."""
         details = copy.details
         width, height, size = (None,) * 3 if details is None else (details.width, details.height, details.bytes)
         return cls.of(
             entry, root_path, width=width, height=height, bytes=size, how=copy.how, correlation=copy.correlation,
-            keep=copy.id == keep,
+            keep=copy.keep,
         )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from helpers.search.word_index import NoClassScores, WordIndex, stored_classifie
 from helpers.service import uploads
 from helpers.service.batch_items import batch_out, outcome
 from helpers.service.disconnects import while_connected
-from helpers.service.duplicate_search import CopyGroup, DuplicateSearch
+from helpers.service.duplicate_search import Copy, DuplicateSearch
 from helpers.service.errors import ApiError, readable
 from helpers.service.explanation_images import explanation_jpegs
 from helpers.service.gallery_edits import GalleryEdits
@@ -253,13 +253,12 @@ class SearchService:
             return DuplicatesOut(state="running", groups=[])
         return DuplicatesOut(state="done", groups=await self.searches(self._copies, groups))
 
-    def _copies(self, groups: Sequence[CopyGroup]) -> list[CopiesOut]:
+    def _copies(self, groups: Sequence[Sequence[Copy]]) -> list[CopiesOut]:
         found = []
         for group in groups:
             with contextlib.suppress(ApiError):  # removed meanwhile
                 copies = [
-                    CopyOut.of_copy(copy, self.gallery_search.entry(copy.id), group.keep, self.settings.root_path)
-                    for copy in group.copies
+                    CopyOut.of_copy(copy, self.gallery_search.entry(copy.id), self.settings.root_path) for copy in group
                 ]
                 found.append(CopiesOut(images=copies))
         return found
