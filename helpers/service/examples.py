@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from helpers.features.explain import METHODS
 from helpers.search.rerank.registry import names_for
 from helpers.service.errors import ErrorOut
+from helpers.service.gallery_search import Entry
 from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
 from helpers.service.schemas import (
     BatchOut,
@@ -28,33 +29,27 @@ from helpers.service.settings import MAX_K
 _JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQ=="
 
 
-def _image(id: int, name: str, class_name: str | None) -> dict:
-    """The values of `ImageOut`."""
-    folder = "" if class_name is None else f"{class_name}/"
-    return {
-        "id": id, "key": f"{folder}{name}", "name": name, "class_name": class_name,
-        "thumbnail": f"/v1/images/{id}/thumbnail",
-    }  # fmt: skip
-
-
-_DUNES, _DUNES_COPY = _image(3, "dunes.jpg", "beach"), _image(17, "dunes small.jpg", "beach")
-_HARBOR = _image(8, "harbor.jpg", None)
+_DUNES = Entry(3, "beach/dunes.jpg", "dunes.jpg", "beach")
+_DUNES_COPY = Entry(17, "beach/dunes small.jpg", "dunes small.jpg", "beach")
+_HARBOR = Entry(8, "harbor.jpg", "harbor.jpg", None)
 _BOX = BoxOut(x=40, y=60, width=120, height=90)
 _MATCH = MatchOut(part=1, box=_BOX, class_name="Boat", score=0.87)
 
 _SEARCH = SearchOut(
     results=[
-        ResultOut(rank=1, score=0.87, regions=[_MATCH], width=640, height=480, **_HARBOR),
-        ResultOut(
-            rank=2, score=0.62, regions=[MatchOut(part=1, box=None, class_name=None, score=0.62)],
-            width=None, height=None, **_DUNES,
+        ResultOut.of(_HARBOR, "", rank=1, score=0.87, regions=[_MATCH], width=640, height=480),
+        ResultOut.of(
+            _DUNES, "", rank=2, score=0.62, regions=[MatchOut(part=1, box=None, class_name=None, score=0.62)],
+            width=None, height=None,
         ),
     ],
     offset=0, k=2, more=True, note="", regions="detector", vector=None, milliseconds=4.2,
 )  # fmt: skip
 
-_COPY = CopyOut(width=1600, height=1200, bytes=412_345, how=None, correlation=None, keep=True, **_DUNES)
-_SMALLER_COPY = CopyOut(width=800, height=600, bytes=98_765, how="hash", correlation=0.998, keep=False, **_DUNES_COPY)
+_COPY = CopyOut.of(_DUNES, "", width=1600, height=1200, bytes=412_345, how=None, correlation=None, keep=True)
+_SMALLER_COPY = CopyOut.of(
+    _DUNES_COPY, "", width=800, height=600, bytes=98_765, how="hash", correlation=0.998, keep=False
+)
 
 #: One for each model of a response.
 RESPONSES: tuple[BaseModel, ...] = (
@@ -74,11 +69,11 @@ RESPONSES: tuple[BaseModel, ...] = (
         source="detector", stored=True, width=640, height=480,
         regions=[RegionOut(box=_BOX, class_name="Boat", score=0.91)],
     ),
-    ImageOut(**_DUNES),
-    ImagesOut(images=[ImageOut(**_DUNES), ImageOut(**_HARBOR)], total=2, offset=0),
-    DetailsOut(
-        width=1600, height=1200, bytes=412_345, format="JPEG", modified="2024-06-02T08:15:00Z",
-        taken="2024-05-31T18:04:09", camera="Canon EOS 80D", original="/v1/images/3/original", **_DUNES,
+    ImageOut.of(_DUNES, ""),
+    ImagesOut(images=[ImageOut.of(_DUNES, ""), ImageOut.of(_HARBOR, "")], total=2, offset=0),
+    DetailsOut.of(
+        _DUNES, "", width=1600, height=1200, bytes=412_345, format="JPEG", modified="2024-06-02T08:15:00Z",
+        taken="2024-05-31T18:04:09", camera="Canon EOS 80D", original="/v1/images/3/original",
     ),
     SizesOut(sizes={3: [1600, 1200], 8: [640, 480]}),
     DuplicatesOut(state="done", groups=[CopiesOut(images=[_COPY, _SMALLER_COPY])]),
