@@ -85,14 +85,13 @@ def single_images(service: SearchService) -> APIRouter:
         request: Request, id: ImageId, parts: Parts, image: _Upload, query_id: _QueryId = None
     ) -> ExplanationOut:
         """Explain why an image is similar to a query, which is an upload or an image of the gallery."""
-        if (image is None) == (query_id is None):
-            raise ApiError(422, "An explanation needs a query: either an uploaded image or query_id.")
         query: QueryImage
-        if image is not None:
+        if image is not None and query_id is None:
             query = UploadedImage(image.content)
-        else:
-            assert query_id is not None
+        elif image is None and query_id is not None:
             query = await service.gallery_image(query_id)
+        else:
+            raise ApiError(422, "An explanation needs a query: either an uploaded image or query_id.")
         return await service.explain(request, id, query, parts)
 
     return router

@@ -1,6 +1,7 @@
 """The web page: its files, and what browsers see if there is nothing at an address."""
 
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,15 @@ def page(service: SearchService) -> APIRouter:
     """The page and its files."""
     router = APIRouter(include_in_schema=False)
     files = read_files(FOLDERS)
-    pages: dict[tuple[str, str], PageFile] = {}
+
+    # There are a few proxies at most, but a client may invent others.
+    @lru_cache(maxsize=16)
+    def with_base(name: str, base: str) -> PageFile:
+        text = files[name].content.decode().replace("<head>", f"<head>{base}", 1)
+        return PageFile.of(text.encode(), "text/html")
 
     def html(name: str, request: Request) -> Response:
-        base = base_element(request.headers)
-        if (name, base) not in pages:
-            # A few proxies at most; a client may invent others.
-            if len(pages) >= 16:
-                pages.clear()
-            text = files[name].content.decode().replace("<head>", f"<head>{base}", 1)
-            pages[name, base] = PageFile.of(text.encode(), "text/html")
-        return pages[name, base].response(request.headers)
+        return with_base(name, base_element(request.headers)).response(request.headers)
 
     @router.get("/")
     @router.head("/")
