@@ -55,11 +55,6 @@ def weights_of(query: Query) -> tuple[float, ...]:
     return query.weights or (*(1.0 for _ in images_of(query)), *typed)
 
 
-def image_weights_of(query: Query) -> tuple[float, ...]:
-    """The weights of a query's images."""
-    return weights_of(query)[: len(images_of(query))]
-
-
 def texts_of(query: Query) -> list[QueryPart]:
     """The texts of a query with their weights, without those of weight 0."""
     weights = weights_of(query)[len(images_of(query)) :]

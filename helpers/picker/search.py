@@ -230,7 +230,8 @@ class Searcher:
                 weighted = [QueryPart(image.weight, parts[0]) for image, parts in zip(used, queries, strict=True)]
                 parts = [*weighted, *texts, *marked_parts(*marked)]
                 ranking = search_parts(engine, parts, k, words, excluded=excluded)
-            unknown = [] if words is None else self._unknown_words(texts)
+            phrases = [] if words is None else [self._space.words.phrase(part.text or "") for part in texts]
+            unknown = [word for phrase in phrases for word in phrase.ignored]
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
         boxes = [self._places(*one) for one in zip(rows, matches, strict=True)] if matches else [()] * len(rows)
@@ -263,14 +264,11 @@ class Searcher:
 
     def _places(self, row: int, matches: Sequence[RegionMatch | None]) -> tuple[tuple[float, ...] | None, ...]:
         boxes = [None if match is None else match.box for match in matches]
-        if all(box is None for box in boxes):
-            return (None,) * len(boxes)
         try:
-            size = np.tile(upright_size(self.images.paths[row]), 2)
+            size = np.tile(upright_size(self.images.paths[row]), 2) if any(box is not None for box in boxes) else None
         except UnreadableImage:
-            # The page shows that the file is missing.
-            return (None,) * len(boxes)
-        return tuple(None if box is None else tuple((box / size).tolist()) for box in boxes)
+            size = None  # the page shows that the file is missing
+        return tuple(None if box is None or size is None else tuple((box / size).tolist()) for box in boxes)
 
     def why(self, method: Method, pixels: np.ndarray, row: int) -> Explanation:
         """Explain why an image of the set is similar to a query, uint8 (height, width, 3).
@@ -335,9 +333,6 @@ class Searcher:
             scores = self._extract(classifier, f"Extracting class scores with {classifier.name}")
             self._words[classifier.name] = GalleryWords(self._space, scores)
         return self._words[classifier.name]
-
-    def _unknown_words(self, texts: Sequence[QueryPart]) -> list[str]:
-        return [word for part in texts for word in self._space.words.phrase(part.text or "").ignored]
 
     def _parts(self, extractor: FeatureExtractor, image: QueryImage) -> np.ndarray:
         """float32 (p, dim): the vector of an image, or those of its boxes."""

@@ -30,7 +30,6 @@ from helpers.picker.parts import (
     MAX_PARTS,
     MAX_WEIGHT,
     ShownPart,
-    image_weights_of,
     images_of,
     parts_of,
     texts_of,
@@ -806,7 +805,8 @@ class Picker:
         images += [QueryImage(partial(read_image, self.images.paths[row]), row) for row in query.more]
         found, note = self._searcher.search(
             method,
-            [replace(image, weight=weight) for image, weight in zip(images, image_weights_of(query), strict=True)],
+            # The weights of the texts follow those of the images.
+            [replace(image, weight=weight) for image, weight in zip(images, weights_of(query), strict=False)],
             texts_of(query),
             k=request.k,
             good=[id for id, good in request.applied if good],
