@@ -34,18 +34,7 @@ from helpers.text import printable
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Which results of a query are returned, and in what order.
-
-    Parameters
-    ----------
-    k, offset : the number of results, and the number of better results to skip.
-    class_name : only results of this class.
-    reranker : a name of `helpers.search.rerank.RERANKERS`.
-    good, bad : ids of images with that mark, which move the query (`helpers.search.rerank.feedback`).
-    threshold : only results with at least this score.
-    exclude : ids of images that are not results.
-    vectors : whether the response contains the vectors of the query.
-    no_class : only images without a class.
+    """Which results of a query are returned, and in what order; `helpers.service.schemas` describes the fields.
 
     Raises
     ------
@@ -69,14 +58,7 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the gallery.
-
-    Attributes
-    ----------
-    key : the path relative to the folder that was indexed or added.
-    name : the name of the file, or the one that an upload had.
-    class_name : None if it has no class.
-    """
+    """One image of the gallery; `helpers.service.schemas.ImageOut` describes the fields."""
 
     id: int
     key: str
@@ -101,11 +83,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Page:
-    """Some results of a query.
-
-    more : whether further results follow. note : why there are fewer results than requested, or "".
-    regions : the source of the regions that were searched; None if whole images were searched.
-    """
+    """Some results of a query; `helpers.service.schemas.SearchOut` describes the fields."""
 
     hits: list[Hit]
     more: bool
