@@ -2,50 +2,38 @@
 
 import gzip
 import hashlib
-import mimetypes
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 #: Types by suffix: the system's own list may have others, or none.
-_TYPES = {
-    ".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".json": "application/json",
-    ".svg": "image/svg+xml",
-}  # fmt: skip
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-@dataclass(frozen=True)
 class PageFile:
-    """A file in both forms. tag : of the content. compressed : None if that would gain nothing."""
+    """A file, also compressed, unless that would gain nothing."""
 
-    content: bytes
-    media_type: str
-    tag: str
-    compressed: bytes | None
-
-    @classmethod
-    def of(cls, content: bytes, media_type: str) -> "PageFile":
-        """A file from its bytes."""
+    def __init__(self, content: bytes, media_type: str):
+        self.content, self._media_type = content, media_type
+        self._hash = hashlib.sha256(content).hexdigest()[:32]
         compressed = gzip.compress(content, 9, mtime=0)
-        small = compressed if len(compressed) < 0.9 * len(content) else None
-        return cls(content, media_type, hashlib.sha256(content).hexdigest()[:32], small)
+        self._compressed = compressed if len(compressed) < 0.9 * len(content) else None
 
     def response(self, headers: Headers) -> Response:
         """The response to a request with these headers: the file, or 304 if the client has it."""
-        use = self.compressed is not None and accepts_gzip(headers)
+        compressed = self._compressed if accepts_gzip(headers) else None
         # Two forms of one file have two tags.
-        tag = f'"{self.tag}{"-gzip" if use else ""}"'
+        tag = f'"{self._hash}{"" if compressed is None else "-gzip"}"'
         sent = {"ETag": tag, "Cache-Control": "no-cache"}
-        if self.compressed is not None:
+        if self._compressed is not None:
             sent["Vary"] = "Accept-Encoding"
         if tag in headers.get("if-none-match", ""):
             return Response(status_code=304, headers=sent)
-        if use and self.compressed is not None:
-            return Response(self.compressed, headers={**sent, "Content-Encoding": "gzip"}, media_type=self.media_type)
-        return Response(self.content, headers=sent, media_type=self.media_type)
+        if compressed is not None:
+            sent["Content-Encoding"] = "gzip"
+        return Response(compressed or self.content, headers=sent, media_type=self._media_type)
 
 
 def read_files(folders: Iterable[tuple[str, Path]]) -> dict[str, PageFile]:
@@ -53,9 +41,8 @@ def read_files(folders: Iterable[tuple[str, Path]]) -> dict[str, PageFile]:
     files = {}
     for prefix, folder in folders:
         for path in sorted(folder.iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-                files[prefix + path.name] = PageFile.of(path.read_bytes(), kind)
+            if path.suffix in _TYPES:
+                files[prefix + path.name] = PageFile(path.read_bytes(), _TYPES[path.suffix])
     return files
 
 

@@ -33,23 +33,20 @@ def page(service: SearchService) -> APIRouter:
     @lru_cache(maxsize=16)
     def with_base(name: str, base: str) -> PageFile:
         text = files[name].content.decode().replace("<head>", f"<head>{base}", 1)
-        return PageFile.of(text.encode(), "text/html")
+        return PageFile(text.encode(), "text/html")
 
     def html(name: str, request: Request) -> Response:
         return with_base(name, base_element(request.headers)).response(request.headers)
 
-    @router.get("/")
-    @router.head("/")
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
         return html("index.html", request)
 
-    @router.get("/docs")
-    @router.head("/docs")
+    @router.api_route("/docs", methods=["GET", "HEAD"])
     async def documentation(request: Request) -> Response:
         return html("docs.html", request)
 
-    @router.get("/static/{path:path}")
-    @router.head("/static/{path:path}")
+    @router.api_route("/static/{path:path}", methods=["GET", "HEAD"])
     async def static(request: Request, path: str) -> Response:
         if path not in files or path in _HIDDEN:
             raise errors.ApiError(404, "The page has no such file.")
