@@ -21,7 +21,7 @@ from helpers.service.routes import (
 )
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
-from helpers.service.sent_files import OPTIONAL_FILE, SentFile, optional_file
+from helpers.service.sent_files import OPTIONAL_FILE, SentFile, file_response, optional_file
 from helpers.service.settings import MAX_K
 from helpers.text import printable
 
@@ -38,15 +38,8 @@ _SomeIds = Annotated[
 _FILE_ERRORS = ("image_not_found", "file_not_found", "invalid_request")
 _EDIT_ERRORS = ("image_not_found", "invalid_request", *CHANGE_ERRORS)
 
-_FILE: dict[int | str, dict] = {
-    200: {
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        "description": "The file.",
-    }
-}
-_ZIP: dict[int | str, dict] = {
-    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}, "description": "The ZIP."}
-}
+_FILE = file_response("application/octet-stream", "The file.")
+_ZIP = file_response("application/zip", "The ZIP.")
 
 
 def single_images(service: SearchService) -> APIRouter:

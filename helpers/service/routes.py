@@ -52,7 +52,7 @@ from helpers.service.schemas import (
     box_numbers,
 )
 from helpers.service.search_service import SearchService
-from helpers.service.sent_files import REQUIRED_FILE, SentFile, named_file, required_file, several_files
+from helpers.service.sent_files import REQUIRED_FILE, SentFile, file_response, named_file, required_file, several_files
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 
 #: Longest side in pixels of a full-size image.
@@ -64,10 +64,7 @@ _MAX_AGE = 300
 #: Clients compute crops from pixels and round the fractions.
 _CROP_TOLERANCE = 1e-4
 
-_JPEG: dict[int | str, dict] = {
-    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The image."},
-    304: {"description": "The browser's copy is up to date."},
-}
+_JPEG = file_response("image/jpeg", "The image.") | {304: {"description": "The browser's copy is up to date."}}
 
 _KNOWN: dict[int | str, dict] = {200: {"model": ImageOut, "description": "The image was added before."}}
 

@@ -20,6 +20,11 @@ REQUIRED_FILE: dict = {"requestBody": OPTIONAL_FILE["requestBody"] | {"required"
 _FORMATS = "JPEG, PNG, GIF (its first frame), WebP, BMP or TIFF."
 
 
+def file_response(media_type: str, description: str) -> dict[int | str, dict]:
+    """The OpenAPI description of a response that is a file."""
+    return {200: {"content": {media_type: _BINARY}, "description": description}}
+
+
 @dataclass(frozen=True)
 class SentFile:
     """A file that a client sent. name : None if the client gave none."""
