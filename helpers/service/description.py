@@ -45,7 +45,7 @@ def _require_file(operation: dict, schemas: dict) -> None:
 
 def _require_key(paths: dict) -> None:
     """Add the errors about the key to the routes that it protects."""
-    (unauthorized,) = error_responses("key_required", "key_wrong", shared=False).values()
+    unauthorized = error_responses("key_required", "key_wrong")[401]
     for path, operations in paths.items():
         if needs_read_key(path):
             for operation in operations.values():

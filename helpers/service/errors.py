@@ -123,14 +123,10 @@ _SCHEMA = {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}
 _RETRY_AFTER_HEADER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
 
-def error_responses(*errors: str | int, shared: bool = True) -> dict[int | str, dict]:
-    """The OpenAPI description of a route's errors.
-
-    errors : codes; a status stands for its default code. shared : add those that all routes have.
-    """
-    codes = [default_code(each) if isinstance(each, int) else each for each in errors]
+def error_responses(*codes: str) -> dict[int | str, dict]:
+    """The OpenAPI description of a route's errors, by their codes, and of the errors that all routes have."""
     responses: dict[int | str, dict] = {}
-    for code in sorted({*codes, *(_COMMON if shared else ())}, key=list(CODES).index):
+    for code in sorted({*codes, *_COMMON}, key=list(CODES).index):
         status, meaning = CODES[code]
         response = responses.setdefault(
             status, {"description": "", "content": {"application/json": {"schema": _SCHEMA, "examples": {}}}}

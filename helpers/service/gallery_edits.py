@@ -17,10 +17,12 @@ class GalleryEdits:
 
     Images of an engine do not change: an image in another class, and a restored one, get a new id, as if the file had
     been removed and added again. Their feature vectors are kept.
+
+    removed : the images that can be restored.
     """
 
     def __init__(self, live: LiveEngine):
-        self._live, self._removed = live, RemovedImages(live.folder)
+        self._live, self.removed = live, RemovedImages(live.folder)
 
     def remove(self, id: int) -> None:
         """Remove an image. It can be restored for an hour; then the file of an upload is deleted.
@@ -30,7 +32,7 @@ class GalleryEdits:
         ApiError : 404, the image does not exist.
         """
         image = self._image(id)
-        self._removed.put(image)
+        self.removed.put(image)
         try:
             self._live.remove([id])
         except KeyError as error:
@@ -40,7 +42,7 @@ class GalleryEdits:
             with self._live.locked():
                 engine = self._live.engine
                 if not engine.index.contains(np.array(engine.table.ids_at(image.path), np.int64)).any():
-                    self._removed.take_file(image)
+                    self.removed.take_file(image)
 
     def restore(self, id: int) -> int:
         """Add an image again that was removed: its new id.
@@ -49,16 +51,16 @@ class GalleryEdits:
         ------
         ApiError : 404, it was not removed, or too long ago, or its file was deleted.
         """
-        image = self._removed.get(id)
+        image = self.removed.get(id)
         self._live.refresh()
         if image is None or self._live.engine.index.contains(np.array([id]))[0]:
             raise ApiError(
                 404, f"Image {id} cannot be restored: it was not removed, or too long ago.", code="image_not_found"
             )
-        if not self._removed.has_file(image):
+        if not self.removed.has_file(image):
             raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.", code="file_not_found")
-        added = self._live.apply(_candidates(image), write=lambda: self._removed.return_file(image))
-        self._removed.forget(id)
+        added = self._live.apply(_candidates(image), write=lambda: self.removed.return_file(image))
+        self.removed.forget(id)
         return int(added.ids[0])
 
     def set_class(self, id: int, class_name: str | None) -> int:
@@ -75,10 +77,6 @@ class GalleryEdits:
         # An image without a known content is not recognized by its path.
         removed = [id] if image.content is None else []
         return int(self._live.apply(candidates, removed, classes=True).ids[0])
-
-    def sweep(self) -> None:
-        """Delete what can no longer be restored."""
-        self._removed.sweep()
 
     def _image(self, id: int) -> RemovedImage:
         engine = engine_with(self._live, id)

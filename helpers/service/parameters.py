@@ -51,7 +51,7 @@ async def check_parameters(request: Request) -> None:
     known = known_parameters(request.app).get((request.method, request.scope["route"].path))
     if known is None:
         return
-    if _has_body(request):
+    if "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0":
         if known.kinds:
             _check_type(content_type(request.headers), known.kinds)
         else:
@@ -62,10 +62,6 @@ async def check_parameters(request: Request) -> None:
         # Starlette has parsed it and returns the same form.
         form = await request.form()
         _check("body", form.multi_items(), known.form, dict.fromkeys(known.query, "query string of the address"))
-
-
-def _has_body(request: Request) -> bool:
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
 async def _check_empty(request: Request) -> None:

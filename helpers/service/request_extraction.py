@@ -51,7 +51,6 @@ class RequestExtraction:
     Attributes
     ----------
     ready : whether the extractor has been prepared.
-    failure : the error message if it cannot be prepared, else "".
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class RequestExtraction:
         self._decoders = ThreadPoolExecutor(settings.decoders, "decode")
         self._opener = ThreadPoolExecutor(1, "detector")
         self._pixels = PixelBudget(settings.max_pixels)
-        self.ready, self.failure = False, ""
+        self.ready = self._failed = False
 
     def __len__(self) -> int:
         """Waiting requests."""
@@ -87,8 +86,8 @@ class RequestExtraction:
 
         try:
             await self._batches.in_thread(extract)
-        except Exception as error:
-            self.failure = str(error) or type(error).__name__
+        except Exception:
+            self._failed = True
             raise
         self.ready = True
 
@@ -97,8 +96,8 @@ class RequestExtraction:
 
         Raises
         ------
-        ApiError : see `QueryImage`; 422, a box is not in the image; 429, the queue is full; 503, it took too long, or
-            the extractor does not work.
+        ApiError : see `UploadedImage` and `GalleryImage`; 422, a box is not in the image; 429, the queue is full; 503,
+            it took too long, or the extractor does not work.
         """
 
         def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
@@ -129,9 +128,7 @@ class RequestExtraction:
     async def geometry_image(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> np.ndarray:
         """uint8 (height, width, 3): the image or its only part, at the size that the re-ranker geometry compares.
 
-        Raises
-        ------
-        ApiError : see `vectors`.
+        Raises ApiError: see `vectors`.
         """
         async with self._loaded(image, _shrunk(parts, _GEOMETRY_SIDE)) as ((pixels,), _):
             return pixels
@@ -141,9 +138,7 @@ class RequestExtraction:
     ) -> tuple[Explanation, list[np.ndarray]]:
         """Why an image is similar to a query, and both as uint8 (height, width, 3), at most 2048 pixels long.
 
-        Raises
-        ------
-        ApiError : see `vectors`.
+        Raises ApiError: see `vectors`.
         """
         self._check_extractor()
         images = []
@@ -218,7 +213,7 @@ class RequestExtraction:
         return await self._batches.in_thread(work)
 
     def _check_extractor(self) -> None:
-        if self.failure:
+        if self._failed:
             raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
 
     def _source(self, name: str) -> RegionSource:

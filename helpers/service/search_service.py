@@ -235,7 +235,7 @@ class SearchService:
         while True:
             if not self.settings.read_only:
                 with contextlib.suppress(ApiError, OSError):
-                    await self.changes(self._edits.sweep)
+                    await self.changes(self._edits.removed.sweep)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def details(self, id: int) -> DetailsOut:
@@ -299,7 +299,7 @@ class SearchService:
             path = self.gallery_search.path(id)
             tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
         self._edits.remove(id)
-        self._edits.sweep()
+        self._edits.removed.sweep()
         thumbnails.forget(tags)
 
 
