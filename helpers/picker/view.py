@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -289,10 +290,7 @@ def _file_name(picker: Picker, column: int) -> str:
     words = ["images"]
     if query is not None:
         words = [Path(query.name).stem, query.text[:60], methods[column % len(methods)].extractor]
-    names = (
-        "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in word) for word in words if word
-    )
-    return "_".join(names)
+    return "_".join(re.sub(r"[^\w.-]|_", "-", word) for word in words if word)
 
 
 class _Worker:

@@ -121,7 +121,7 @@ class PixelBudget:
 
     def __init__(self, limit: int):
         self._limit, self._used, self._waiting = limit, 0, 0
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._turn, self._released = asyncio.Lock(), asyncio.Event()
 
     def try_acquire(self, pixels: int) -> bool:
@@ -135,7 +135,7 @@ class PixelBudget:
             self._waiting += 1
         try:
             async with self._turn:
-                while not self._taken(pixels):
+                while not self._take(pixels):
                     self._released.clear()
                     await self._released.wait()
         finally:
@@ -148,11 +148,8 @@ class PixelBudget:
             self._used -= pixels
         self._released.set()
 
-    def _taken(self, pixels: int) -> bool:
-        with self._mutex:
-            return self._take(pixels)
-
     def _take(self, pixels: int) -> bool:
-        fits = not self._used or self._used + pixels <= self._limit
-        self._used += pixels if fits else 0
+        with self._mutex:
+            fits = not self._used or self._used + pixels <= self._limit
+            self._used += pixels if fits else 0
         return fits

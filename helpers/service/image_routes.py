@@ -1,5 +1,6 @@
 """Routes for single images of the gallery (details, file, class, explanation), and for exports and duplicates."""
 
+import re
 from pathlib import Path as FilePath
 from typing import Annotated
 
@@ -23,7 +24,6 @@ from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
 from helpers.service.sent_files import OPTIONAL_FILE, SentFile, file_response, optional_file
 from helpers.service.settings import MAX_K
-from helpers.text import printable
 
 _Upload = Annotated[SentFile | None, Depends(optional_file)]
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
@@ -104,8 +104,10 @@ def whole_gallery(service: SearchService) -> APIRouter:
             names = safe_names(entry.key if entry.key.endswith(entry.name) else entry.name for entry in entries)
             return [(name, service.gallery_search.path(entry.id)) for name, entry in zip(names, entries, strict=True)]
 
-        name = safe_names([printable(service.gallery_search.summary()["name"])])[0]
-        headers = {"Content-Disposition": f'attachment; filename="{_ascii(name)}.zip"'}
+        name = safe_names([service.gallery_search.summary()["name"]])[0]
+        # Some characters are not allowed in a header.
+        name = re.sub(r"[^\w .-]", "_", name, flags=re.ASCII)
+        headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
         return StreamingResponse(zipped(await service.searches(files)), media_type="application/zip", headers=headers)
 
     @router.get("/images/sizes", responses=error_responses("invalid_request"))
@@ -128,8 +130,3 @@ def whole_gallery(service: SearchService) -> APIRouter:
         return await service.duplicates()
 
     return router
-
-
-def _ascii(name: str) -> str:
-    """A name for a header."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in name) or "images"

@@ -4,7 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from helpers.images.file_details import FileDetails
 from helpers.service.duplicate_search import Copy
 from helpers.service.gallery_search import Entry
 from helpers.service.schemas import ImageOut, NewClassName, Text
@@ -29,12 +28,6 @@ class DetailsOut(ImageOut):
     taken: str | None = Field(description="When the image was taken, in the time of the camera; null if unknown.")
     camera: Text | None = Field(description="Maker and model; null if unknown.")
     original: str = Field(description="URL of the file itself.")
-
-    @classmethod
-    def of_file(cls, entry: Entry, details: FileDetails, root_path: str) -> Self:
-        """From an image and the details of its file."""
-        original = f"{root_path}/v1/images/{entry.id}/original"
-        return cls.of(entry, root_path, **vars(details), original=original)
 
 
 class SizesOut(BaseModel):

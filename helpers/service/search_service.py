@@ -244,7 +244,8 @@ class SearchService:
         path = await self.searches(self.gallery_search.path, id)
         with readable(id):
             details = await self.images(file_details, path)
-        return DetailsOut.of_file(entry, details, self.settings.root_path)
+        root_path = self.settings.root_path
+        return DetailsOut.of(entry, root_path, **vars(details), original=f"{root_path}/v1/images/{id}/original")
 
     async def duplicates(self) -> DuplicatesOut:
         """The near-duplicates of the gallery, or that they are not known yet."""
