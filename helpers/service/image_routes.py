@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
+from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
 from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
@@ -85,7 +86,7 @@ def single_images(service: SearchService) -> APIRouter:
             query = await service.gallery_image(query_id)
         else:
             raise ApiError(422, "An explanation needs a query: either an uploaded image or query_id.")
-        return await service.explain(request, id, query, parts)
+        return await while_connected(request, service.explain(id, query, parts))
 
     return router
 

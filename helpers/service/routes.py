@@ -13,6 +13,7 @@ from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.paths import package_version
 from helpers.service import access
+from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.gallery_search import SearchOptions
 from helpers.service.metrics import CONTENT_TYPE
@@ -146,7 +147,7 @@ def searches(service: SearchService) -> APIRouter:
         several parts are matched with different regions. Otherwise whole images are compared; for several parts, the
         score is the mean. Re-ranking compares whole images.
         """
-        return await service.search(request, UploadedImage(image.content), parts, options)
+        return await while_connected(request, service.search(UploadedImage(image.content), parts, options))
 
     @router.post("/batch", responses=error_responses(*_ID, *_FILE, *_JSON, "class_not_found"))
     async def search_by_batch(request: Request, batch: BatchQuery) -> BatchOut:
@@ -155,7 +156,7 @@ def searches(service: SearchService) -> APIRouter:
         A query that fails has an error in its place, and the others have results. If all fail for the same reason, so
         does the request.
         """
-        return await service.search_batch(request, batch.queries, batch.options)
+        return await while_connected(request, service.search_batch(batch.queries, batch.options))
 
     @router.post("/batch/upload", responses=found)
     async def search_by_uploads(request: Request, image: _Uploads, options: _Options) -> BatchOut:
@@ -163,7 +164,7 @@ def searches(service: SearchService) -> APIRouter:
 
         An image that cannot be used has an error in its place, as in `/v1/search/batch`.
         """
-        return await service.search_uploads(request, [each.content for each in image], options)
+        return await while_connected(request, service.search_uploads([each.content for each in image], options))
 
     @router.post("/vector", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
@@ -173,7 +174,9 @@ def searches(service: SearchService) -> APIRouter:
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *EXTRACTION_ERRORS, "class_not_found"))
     async def search_by_id(request: Request, id: ImageId, parts: Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
-        return await service.search_id(request, id, parts, options)
+        if not parts:
+            return await service.search_id(id, options)
+        return await while_connected(request, service.search(await service.gallery_image(id), parts, options, id))
 
     @router.post("/combined", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_parts(query: CombinedQuery) -> SearchOut:
@@ -195,12 +198,12 @@ def regions(service: SearchService) -> APIRouter:
     @router.post("/regions", responses=upload_errors, openapi_extra=REQUIRED_FILE)
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
-        return await service.regions(request, UploadedImage(image.content), source)
+        return await while_connected(request, service.regions(UploadedImage(image.content), source))
 
     @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, "not_applicable", "extraction_timeout"))
     async def get_regions(request: Request, id: ImageId, source: _Source = "detector") -> RegionsOut:
         """Return the objects in an image of the gallery. They are computed only if the index does not have them."""
-        return await service.regions_of(request, id, source)
+        return await while_connected(request, service.regions_of(id, source))
 
     return router
 

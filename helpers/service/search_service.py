@@ -99,32 +99,26 @@ class SearchService:
                 stored.close()
         self._live.close()
 
-    async def regions(self, request: Request, image: QueryImage, source: str) -> RegionsOut:
-        """`RequestExtraction.regions`, canceled when the client disconnects."""
-        found, size = await while_connected(request, self._extraction.regions(image, source))
+    async def regions(self, image: QueryImage, source: str) -> RegionsOut:
+        """`RequestExtraction.regions` as a response."""
+        found, size = await self._extraction.regions(image, source)
         return RegionsOut.of(found, source, size, stored=False)
 
-    async def regions_of(self, request: Request, id: int, source: str) -> RegionsOut:
+    async def regions_of(self, id: int, source: str) -> RegionsOut:
         """The stored regions of an image of the gallery; they are computed if there are none from this source."""
         image = await self.gallery_image(id)
         stored = await self.searches(self.gallery_search.regions, id, source)
         if stored is None:
-            return await self.regions(request, image, source)
+            return await self.regions(image, source)
         return RegionsOut.of(stored, source, await self.images(image.size), stored=True)
 
     async def search(
-        self, request: Request, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions,
-        own_id: int | None = None,
-    ) -> SearchOut:  # fmt: skip
-        """Search by an image, or by parts of it. It stops when the client disconnects.
+        self, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions, own_id: int | None = None
+    ) -> SearchOut:
+        """Search by an image, or by parts of it.
 
         own_id : of an image of the gallery, which is left out.
         """
-        return await while_connected(request, self._search(image, parts, options, own_id))
-
-    async def _search(
-        self, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions, own_id: int | None = None
-    ) -> SearchOut:
         start = time.perf_counter()
         vectors, _ = await self._extraction.vectors(image, parts)
         pixels = None
@@ -139,15 +133,8 @@ class SearchService:
         page = await self.searches(self.gallery_search.search, vectors, options)
         return self._result(page, vectors, options, start)
 
-    async def search_id(
-        self, request: Request, id: int, parts: Sequence[Crop | Box], options: SearchOptions
-    ) -> SearchOut:
-        """Search by an image of the gallery, or by parts of it."""
-        if parts:
-            return await self.search(request, await self.gallery_image(id), parts, options, id)
-        return await self._search_stored(id, options)
-
-    async def _search_stored(self, id: int, options: SearchOptions) -> SearchOut:
+    async def search_id(self, id: int, options: SearchOptions) -> SearchOut:
+        """Search by an image of the gallery."""
         start = time.perf_counter()
         page, vector = await self.searches(self.gallery_search.search_id, id, options)
         return self._result(page, vector[None], options, start)
@@ -158,30 +145,24 @@ class SearchService:
         page = await self.searches(self.gallery_search.search_parts, parts, options)
         return self._result(page, None, options, start)
 
-    async def search_batch(self, request: Request, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
-        """Search by each of several images of the gallery or vectors. It stops when the client disconnects."""
+    async def search_batch(self, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
+        """Search by each of several images of the gallery or vectors."""
 
         async def search(query: OneQuery) -> SearchOut:
             if query.vector is not None:
                 return await self.search_vectors(from_text(query.vector)[None], options)
             assert query.id is not None, "OneQuery has one of the two"
-            return await self._search_stored(query.id, options)
-
-        async def search_all() -> list[SearchOut | ApiError]:
-            # One after the other, so that a batch occupies one thread, and other searches come in between.
-            return [await outcome(search(query)) for query in queries]
+            return await self.search_id(query.id, options)
 
         start = time.perf_counter()
-        return batch_out(await while_connected(request, search_all()), start)
+        # One after the other, so that a batch occupies one thread, and other searches come in between.
+        return batch_out([await outcome(search(query)) for query in queries], start)
 
-    async def search_uploads(self, request: Request, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
+    async def search_uploads(self, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""
-
-        async def search() -> list[SearchOut | ApiError]:
-            return await asyncio.gather(*(outcome(self._search(UploadedImage(each), (), options)) for each in images))
-
         start = time.perf_counter()
-        return batch_out(await while_connected(request, search()), start)
+        searches = (outcome(self.search(UploadedImage(each), (), options)) for each in images)
+        return batch_out(await asyncio.gather(*searches), start)
 
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
@@ -264,15 +245,13 @@ class SearchService:
                 found.append(CopiesOut(images=copies))
         return found
 
-    async def explain(
-        self, request: Request, id: int, query: QueryImage, parts: Sequence[Crop | Box]
-    ) -> ExplanationOut:
+    async def explain(self, id: int, query: QueryImage, parts: Sequence[Crop | Box]) -> ExplanationOut:
         """Why an image of the gallery is similar to a query."""
         if len(parts) > 1:
             raise ApiError(422, "Only a query of one part can be explained.", code="not_applicable")
         metric = self._live.engine.index.metric
         result = await self.gallery_image(id)
-        why, images = await while_connected(request, self._extraction.explanation(query, parts, result, metric))
+        why, images = await self._extraction.explanation(query, parts, result, metric)
         maps = await self.images(explanation_jpegs, why, images)
         return ExplanationOut(
             similarity=why.similarity, method=why.method, shows=METHODS[why.method], query=maps[0], result=maps[1]
