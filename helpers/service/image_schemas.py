@@ -1,12 +1,21 @@
 """JSON bodies of the routes for single images, duplicates and explanations."""
 
+import base64
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from helpers.features.explain import METHODS, Explanation
+from helpers.images import thumbnails
 from helpers.service.duplicate_search import Copy
 from helpers.service.gallery_search import Entry
 from helpers.service.schemas import ImageOut, NewClassName, Text
+from helpers.visualization.heatmaps import overlay
+
+#: Longest side in pixels of the images of an explanation.
+_SIDE = 640
 
 
 class ClassChange(BaseModel):
@@ -85,3 +94,14 @@ class ExplanationOut(BaseModel):
     shows: str = Field(description="What the maps show.")
     query: str = Field(description="The map over the query.")
     result: str = Field(description="The map over the image of the gallery.")
+
+    @classmethod
+    def of(cls, why: Explanation, images: Sequence[np.ndarray]) -> Self:
+        """From an explanation, the query and the result: uint8 (height, width, 3)."""
+        maps = (why.query_map, why.result_map)
+        # One scale for both maps, so that they can be compared.
+        highest = max(float(each.max()) for each in maps)
+        overlays = [overlay(image, each, highest) for image, each in zip(images, maps, strict=True)]
+        jpegs = [base64.b64encode(thumbnails.encode(each, _SIDE)).decode("ascii") for each in overlays]
+        query, result = (f"data:image/jpeg;base64,{jpeg}" for jpeg in jpegs)
+        return cls(similarity=why.similarity, method=why.method, shows=METHODS[why.method], query=query, result=result)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from helpers.features.regions import SOURCES, Regions
 from helpers.search.region_search import RegionMatch
 from helpers.search.rerank.registry import NAMES, reranker
-from helpers.service.errors import ApiError, ErrorOut
+from helpers.service.errors import ApiError, ErrorOut, error_out
 from helpers.service.gallery_search import Entry, Hit, Page, PartOptions, SearchOptions
 from helpers.service.listing import Sort
 from helpers.service.settings import MAX_DEPTH, MAX_K
@@ -351,6 +352,20 @@ class BatchOut(BaseModel):
 
     items: list[ItemOut]
     milliseconds: float = Field(description="Time within the service.")
+
+    @classmethod
+    def of(cls, outcomes: Sequence[SearchOut | ApiError], seconds: float) -> Self:
+        """One item for each outcome. Raises ApiError: all searches failed with this code."""
+        errors = [each for each in outcomes if isinstance(each, ApiError)]
+        if len(errors) == len(outcomes) and len({error.code for error in errors}) == 1:
+            raise errors[0]
+        items = [
+            ItemOut(search=None, error=error_out(each))
+            if isinstance(each, ApiError)
+            else ItemOut(search=each, error=None)
+            for each in outcomes
+        ]
+        return cls(items=items, milliseconds=round(1000 * seconds, 3))
 
 
 class ImagesOut(BaseModel):

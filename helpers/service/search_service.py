@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from fastapi import Request
 
-from helpers.features.explain import METHODS
 from helpers.features.regions import RegionSource, pretrained_detector, region_source
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
@@ -25,11 +24,9 @@ from helpers.search.region_index import NoRegions, RegionIndex, open_source, sto
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
-from helpers.service.batch_items import batch_out, outcome
 from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import Copy, DuplicateSearch
 from helpers.service.errors import ApiError, readable
-from helpers.service.explanation_images import explanation_jpegs
 from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions
 from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut
@@ -156,13 +153,14 @@ class SearchService:
 
         start = time.perf_counter()
         # One after the other, so that a batch occupies one thread, and other searches come in between.
-        return batch_out([await outcome(search(query)) for query in queries], start)
+        outcomes = [await _outcome(search(query)) for query in queries]
+        return BatchOut.of(outcomes, time.perf_counter() - start)
 
     async def search_uploads(self, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""
         start = time.perf_counter()
-        searches = (outcome(self.search(UploadedImage(each), (), options)) for each in images)
-        return batch_out(await asyncio.gather(*searches), start)
+        searches = (_outcome(self.search(UploadedImage(each), (), options)) for each in images)
+        return BatchOut.of(await asyncio.gather(*searches), time.perf_counter() - start)
 
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
@@ -252,10 +250,7 @@ class SearchService:
         metric = self._live.engine.index.metric
         result = await self.gallery_image(id)
         why, images = await self._extraction.explanation(query, parts, result, metric)
-        maps = await self.images(explanation_jpegs, why, images)
-        return ExplanationOut(
-            similarity=why.similarity, method=why.method, shows=METHODS[why.method], query=maps[0], result=maps[1]
-        )
+        return await self.images(ExplanationOut.of, why, images)
 
     def _complete(self) -> None:
         """Compute the class scores and the regions of images that have none."""
@@ -281,6 +276,13 @@ class SearchService:
         self._edits.remove(id)
         self._edits.removed.sweep()
         thumbnails.forget(tags)
+
+
+async def _outcome(search: Awaitable[SearchOut]) -> SearchOut | ApiError:
+    try:
+        return await search
+    except ApiError as error:
+        return error
 
 
 def _open_words(live: LiveEngine) -> WordIndex | None:
