@@ -37,11 +37,7 @@ def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
     """A new file that contains only the decoded, upright pixels, and its suffix.
 
     A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
-    average. Every other format becomes a PNG with exactly the same pixels.
-
-    Raises
-    ------
-    ApiError : see `decode`.
+    average. Every other format becomes a PNG with exactly the same pixels. Raises ApiError: see `decode`.
     """
     image, written = Image.fromarray(decode(content, info)), io.BytesIO()
     if info.format == "JPEG":
