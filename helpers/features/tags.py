@@ -3,15 +3,13 @@
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from helpers.features.calibration import TemperatureScaling
-from helpers.features.deep import ClassScores
 from helpers.files import write_atomically
 from helpers.images import imagenet
-from helpers.images.imageset import ImageSet
 from helpers.text import printable, write_csv
 
 #: Network → temperature of its class probabilities with plain resizing, fitted on one image of each ImageNet class.
@@ -35,13 +33,6 @@ class Tag(NamedTuple):
     score: float
 
 
-class Calibration(Protocol):
-    """Scores (n, c) → probabilities (n, c), see `helpers.features.calibration`."""
-
-    def transform(self, scores: np.ndarray, /) -> np.ndarray:
-        """Scores (n, c) → float32 (n, c) in 0 … 1."""
-
-
 class Tagger:
     """Selects the tags of images from scores.
 
@@ -54,7 +45,7 @@ class Tagger:
     """
 
     def __init__(
-        self, names: Sequence[str] | None = None, calibration: Calibration | None = None, k: int = 5,
+        self, names: Sequence[str] | None = None, calibration: TemperatureScaling | None = None, k: int = 5,
         threshold: float = 0.1,
     ):  # fmt: skip
         if k < 1 or not 0 <= threshold <= 1:
@@ -100,18 +91,6 @@ class Tagger:
         ]
 
 
-def tag_images(
-    images: ImageSet, network: str = "efficientnet-lite0", k: int = 5, threshold: float = 0.1, progress: bool = True
-) -> list[tuple[Tag, ...]]:
-    """The tags of each image by a network's classifier, see `Tagger`; class probabilities are cached.
-
-    An image that cannot be read has no tags, and a warning lists these images. Raises `WeightsUnavailable`, and
-    KeyError for a network whose temperature was not measured.
-    """
-    tagger = Tagger.for_network(network, k, threshold)
-    return tagger.tags(ClassScores(network).extract(images, progress=progress))
-
-
 def write_table(file: TextIO, keys: Sequence[str], tags: Sequence[Sequence[Tag]]) -> None:
     """Write CSV with one line per tag: image, tag, score. An image without tags has one line with empty cells."""
     rows: list[tuple[str, str | None, float | None]] = []
@@ -124,14 +103,10 @@ def write_table(file: TextIO, keys: Sequence[str], tags: Sequence[Sequence[Tag]]
 
 
 class Sidecars(NamedTuple):
-    """What `write_sidecars` did with the sidecar of each image that has tags.
+    """What `write_sidecars` did with the sidecar of each image that has tags: new files, and those that existed."""
 
-    written : new files. replaced : files that existed and were replaced. kept : files that existed and were kept.
-    """
-
-    written: tuple[Path, ...]
-    replaced: tuple[Path, ...]
-    kept: tuple[Path, ...]
+    written: list[Path]
+    kept: list[Path]
 
 
 def sidecar_path(image: str | Path) -> Path:
@@ -156,26 +131,20 @@ def sidecar(words: Iterable[str]) -> bytes:
     return (_BEGIN + ElementTree.tostring(root, encoding="unicode") + _END).encode()
 
 
-def write_sidecars(images: Sequence[Path], tags: Sequence[Sequence[Tag]], *, replace: bool = False) -> Sidecars:
+def write_sidecars(images: Sequence[Path], tags: Sequence[Sequence[Tag]]) -> Sidecars:
     """Write the sidecar of each image that has tags, next to the image. Each file is written atomically.
 
-    replace : replace existing sidecars, with everything in them, such as ratings. Otherwise they are kept; the result
-        lists them.
+    Existing sidecars are kept, with everything in them, such as ratings.
     """
-    written: list[Path] = []
-    replaced: list[Path] = []
-    kept: list[Path] = []
+    done = Sidecars([], [])
     for image, found in zip(images, tags, strict=True):
         path = sidecar_path(image)
-        exists = path.exists() or path.is_symlink()
-        if not found:
-            continue
-        if exists and not replace:
-            kept.append(path)
-            continue
-        write_atomically(path, sidecar(tag.word for tag in found), durable=False)
-        (replaced if exists else written).append(path)
-    return Sidecars(tuple(written), tuple(replaced), tuple(kept))
+        if found and (path.exists() or path.is_symlink()):
+            done.kept.append(path)
+        elif found:
+            write_atomically(path, sidecar(tag.word for tag in found), durable=False)
+            done.written.append(path)
+    return done
 
 
 def _name(prefix: str, local: str) -> str:

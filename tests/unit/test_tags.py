@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
 from helpers.evaluation.calibration import calibration_error, reliability
 from helpers.features import tags
-from helpers.features.calibration import IsotonicScores, TemperatureScaling
+from helpers.features.calibration import TemperatureScaling
+from helpers.features.deep import ClassScores
 from helpers.features.tags import Tag, Tagger
 from helpers.images import samples
 from helpers.text import printable
@@ -59,20 +59,6 @@ def test_probabilities_of_zero_and_wrong_input():
         TemperatureScaling().transform(np.array([[np.nan, 1]]))
 
 
-def test_isotonic_scores_are_those_of_scikit_learn():
-    random = np.random.default_rng(0)
-    scores = random.uniform(-1, 1, (50, 4))
-    right = random.uniform(size=(50, 4)) < (scores > 0) * 0.7
-    found = IsotonicScores().fit(scores, right).transform(scores)
-    reference = IsotonicRegression(out_of_bounds="clip").fit(scores.ravel(), right.ravel().astype(float))
-    np.testing.assert_allclose(found.ravel(), reference.predict(scores.ravel()), atol=1e-6)
-    assert found.shape == (50, 4) and found.min() >= 0 and found.max() <= 1
-    with pytest.raises(ValueError, match="must be fitted first"):
-        IsotonicScores().transform(scores)
-    with pytest.raises(ValueError, match="expected finite scores and bool of one shape"):
-        IsotonicScores().fit(scores, right[:, :2])
-
-
 def test_reliability_by_hand():
     table = reliability(np.array([0.1, 0.15, 0.9, 1.0, 0.95, 0.5]), np.array([False, True, True, True, False, True]), 2)
     assert table["count"].tolist() == [2, 4] and table["low"].tolist() == [0, 0.5]
@@ -113,7 +99,8 @@ def test_tags_of_wrong_input():
 def test_tags_of_the_sample():
     wanted = {"camel.jpg": "Arabian camel", "hen.jpg": "hen"}
     images = samples.photos().where(lambda key: key.rpartition("/")[2] in wanted)
-    found = tags.tag_images(images, progress=False)
+    scores = ClassScores("efficientnet-lite0").extract(images, progress=False)
+    found = Tagger.for_network("efficientnet-lite0").tags(scores)
     assert [line[0].word for line in found] == [wanted[key.rpartition("/")[2]] for key in images.keys]
     assert all(tag.score >= 0.1 for line in found for tag in line)
 
@@ -163,16 +150,14 @@ FOUND = [(Tag("dog", 0.9), Tag("hot dog", 0.2)), (Tag("cat", 0.9),), (), (Tag("a
 def test_sidecars_next_to_images(photos, tmp_path):
     result = tags.write_sidecars(photos, FOUND)
     assert [path.name for path in result.written] == ["a.jpg.xmp", "a.png.xmp", "b & c.jpg.xmp"]
-    assert result.kept == result.replaced == () and len(list(tmp_path.iterdir())) == 7
+    assert result.kept == [] and len(list(tmp_path.iterdir())) == 7
     assert [keywords(path.read_bytes()) for path in result.written] == [["dog", "hot dog"], ["cat"], ["a & b"]]
 
 
-def test_existing_sidecars_are_kept_unless_replaced(photos, tmp_path):
+def test_existing_sidecars_are_kept(photos, tmp_path):
     old = tmp_path / "a.jpg.xmp"
     old.write_text("rating: 5")
     result = tags.write_sidecars(photos, FOUND)
-    assert result.kept == (old,) and old not in result.written and old.read_text() == "rating: 5"
-    result = tags.write_sidecars(photos, FOUND, replace=True)
-    assert result.written == () and len(result.replaced) == 3 and keywords(old.read_bytes()) == ["dog", "hot dog"]
+    assert result.kept == [old] and old not in result.written and old.read_text() == "rating: 5"
     with pytest.raises(ValueError):
         tags.write_sidecars(photos[1:], FOUND)
