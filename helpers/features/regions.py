@@ -19,7 +19,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from helpers.features import pooling
 from helpers.features.extractor import check_rgb
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
@@ -383,9 +382,3 @@ def grid(width: int, height: int, levels: int = GRID_LEVELS, overlap: float = GR
         starts = np.linspace(0, 1 - side, level)
         found += [(x, y, side, side) for y in starts for x in starts]
     return (np.array(found) * [width, height, width, height]).astype(np.float32)
-
-
-def rmac_grid(width: int, height: int, levels: int = pooling.RMAC_LEVELS) -> np.ndarray:
-    """The squares of R-MAC, see `helpers.features.pooling.squares`: float32 (n, 4)."""
-    squares = pooling.squares(height, width, levels)
-    return np.array([(left, top, side, side) for top, left, side in squares], np.float32)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.features import pooling, regions
+from helpers.features import regions
 from helpers.images import UnreadableImage, UnreadableImageWarning, pairs, reading, samples
 from helpers.networks import boxes, detectors
 from tests.unit.test_detector_files import BOXES, SIDE, columns, save, scene
@@ -128,14 +128,6 @@ def test_each_level_of_a_grid_covers_the_image(width, height, levels, overlap):
         if level > 1:
             first, second = part[0], part[1]
             assert first[0] + first[2] - second[0] == pytest.approx(overlap * first[2], abs=1e-3 * width)
-
-
-@given(sides, sides)
-def test_the_grid_of_rmac_has_its_squares(width, height):
-    found = regions.rmac_grid(width, height)
-    assert [(y, x, w) for x, y, w, _ in found.tolist()] == pooling.squares(height, width)
-    assert (found[:, 2] == found[:, 3]).all()
-    assert (found[:, :2] + found[:, 2:] <= [width, height]).all()
 
 
 @pytest.mark.parametrize(("levels", "overlap"), [(0, 0.4), (2, 1.0), (2, -0.1)])
