@@ -36,30 +36,28 @@ class ClassWeights:
         self.words = words
         self._vectors = None if words is None else words.embed_names(self.names)
 
-    def classes(self, text: str, count: int = 1) -> list[str]:
-        """The class with this name, or the ``count`` classes whose names are nearest to the text, the best first.
+    def classes(self, text: str) -> list[str]:
+        """The classes with this name, or the class whose name is nearest to the text.
 
         Raises ValueError if no class has this name and there are no word vectors, and `TextError`.
         """
-        return [self.names[column] for column in self._columns(text, count)[0]]
+        return [self.names[column] for column in self._columns(text)[0]]
 
-    def weights(self, text: str, count: int = 1) -> np.ndarray:
-        """float32 (dim,): the weights of `classes`; several ones are weighted by the cosine of their names."""
-        columns, cosines = self._columns(text, count)
+    def weights(self, text: str) -> np.ndarray:
+        """float32 (dim,): the sum of the weights of `classes`, times the cosine of the nearest name."""
+        columns, cosines = self._columns(text)
         return (self.kernel[:, columns] @ cosines).astype(np.float32)
 
-    def _columns(self, text: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """int64 (count,), float32 (count,): columns of the kernel, and the cosines of their names to the text."""
+    def _columns(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (n,), float32 (n,): columns of the kernel, and the cosines of their names to the text."""
         same = [column for column, name in enumerate(self.names) if _plain(name) == _plain(text)]
         if same:
             # Two cranes and two maillots have one name each.
             return np.array(same), np.ones(len(same), np.float32)
         if self.words is None or self._vectors is None:
             raise ValueError(f"no class of ImageNet is called {text!r}; other texts need word vectors")
-        if not 1 <= count <= len(self.names):
-            raise ValueError(f"count must be in 1 … {len(self.names)}, got {count}")
         cosines = self._vectors @ self.words.embed_text(text)
-        nearest = np.argsort(-cosines, kind="stable")[:count]
+        nearest = np.array([cosines.argmax()])
         return nearest, np.maximum(cosines[nearest], 0)
 
 

@@ -18,7 +18,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from helpers.features import word_files
-from helpers.features.results import fingerprint
 from helpers.features.word_list import WordList
 from helpers.images import imagenet
 from helpers.text import printable
@@ -107,20 +106,6 @@ class WordVectors:
         words, vectors, digest = word_files.read_text(path)
         return cls(words, vectors, Path(path).name, digest, frequency_weight)
 
-    @classmethod
-    def from_arrays(
-        cls, words: Sequence[str], vectors: np.ndarray, name: str = "words",
-        frequency_weight: float | None = FREQUENCY_WEIGHT,
-    ) -> Self:  # fmt: skip
-        """Words and vectors in memory. Raises ValueError if a word occurs twice or a number is not finite."""
-        listed, vectors = WordList.of(words), np.asarray(vectors, np.float32)
-        if pair := listed.repeated():
-            raise ValueError(f"{name}: the word {listed[pair[0]]!r} occurs twice")
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"{name}: a vector contains NaN or infinity")
-        digest = fingerprint(vectors) + fingerprint(listed.text) + fingerprint(listed.starts)
-        return cls(listed, vectors, name, digest, frequency_weight)
-
     @property
     def settings(self) -> dict:
         """Everything that changes the vector of a text, as plain JSON."""
@@ -128,9 +113,6 @@ class WordVectors:
 
     def __len__(self) -> int:
         return len(self.words)
-
-    def __contains__(self, word: str) -> bool:
-        return self._known(word) is not None
 
     # ---- words and phrases ----------------------------------------------------------------------------
 

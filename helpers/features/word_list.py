@@ -3,7 +3,7 @@
 The words are one array of UTF-8 bytes. A sorted array of hashes finds them by binary search.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -55,15 +55,9 @@ class WordList:
     def __getitem__(self, row: int) -> str:
         return self._bytes(range(len(self))[row]).decode(errors="surrogateescape")
 
-    def __iter__(self) -> Iterator[str]:
-        return (self[row] for row in range(len(self)))
-
     def find(self, words: Sequence[str]) -> np.ndarray:
         """int64 (m,): the row of each word; -1 for an unknown one. Of equal words, the first row is found."""
         return np.array([self._row(_encoded(word)) for word in words], np.int64)
-
-    def __contains__(self, word: str) -> bool:
-        return self._row(_encoded(word)) >= 0
 
     def repeated(self) -> tuple[int, int] | None:
         """Two rows with the same word, or None if each word occurs once."""

@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 
 from helpers.features.class_weights import ClassWeights, reweighted
 from helpers.features.deep import ClassScores, NetworkExtractor
-from helpers.features.text import UnknownWords, WordVectors
+from helpers.features.text import UnknownWords
 from helpers.images import samples
+from tests.unit.word_vectors import word_vectors
 
 
 @pytest.fixture(scope="module")
 def words():
     """A boat is nearest to the trimaran, then to the schooner."""
     table = {"boat": (4, 0), "trimaran": (4, 1), "schooner": (1, 1)}
-    return WordVectors.from_arrays(list(table), np.array(list(table.values())), "w")
+    return word_vectors(list(table), np.array(list(table.values())), "w")
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,14 @@ def test_weights_are_those_of_the_classifier(lite0):
     assert np.array_equal(lite0.weights("great_white_shark"), lite0.kernel[:, 2])
 
 
-def test_another_text_means_the_nearest_classes(lite0):
+def test_another_text_means_the_nearest_class(lite0):
     assert lite0.classes("trimaran") == ["trimaran"] and lite0.classes("boat") == ["trimaran"]
-    assert lite0.classes("boats", 2) == ["trimaran", "schooner"]
-    expected = (4 / 17**0.5) * lite0.weights("trimaran") + 0.5**0.5 * lite0.weights("schooner")
-    np.testing.assert_allclose(lite0.weights("boat", 2), expected, rtol=1e-4, atol=1e-6)
+    expected = (4 / 17**0.5) * lite0.weights("trimaran")
+    np.testing.assert_allclose(lite0.weights("boat"), expected, rtol=1e-4, atol=1e-6)
     with pytest.raises(UnknownWords):
         lite0.weights("zyx")
     with pytest.raises(ValueError, match="no class of ImageNet is called 'boat'; other texts need word vectors"):
         ClassWeights("efficientnet-lite0").weights("boat")
-    with pytest.raises(ValueError, match="count must be in"):
-        lite0.weights("boat", 0)
 
 
 def test_both_cranes_count(lite0):

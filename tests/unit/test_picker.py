@@ -22,7 +22,6 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.features.region_vectors import crop, region_vectors
 from helpers.features.regions import region_source
 from helpers.features.registry import open_extractor
-from helpers.features.text import WordVectors
 from helpers.features.text_encoder import TextEncoder
 from helpers.features.word_space import Conse
 from helpers.images import samples
@@ -45,6 +44,7 @@ from helpers.search.rerank.feedback import BAD, GOOD, rocchio
 from helpers.search.rerank.registry import NAMES
 from helpers.search.word_index import GalleryWords
 from helpers.visualization import grids
+from tests.unit.word_vectors import word_vectors
 
 EXTRACTORS = ("hsv-histogram", "lab-histogram")
 
@@ -91,7 +91,7 @@ class ColorClasses(FeatureExtractor):
         return scores / scores.sum(axis=1, keepdims=True)
 
 
-WORDS = WordVectors.from_arrays(
+WORDS = word_vectors(
     ["strawberry", "broccoli", "jay", "red", "green", "blue"], np.tile(np.eye(3) + 0.1, (2, 1)), "colors"
 )
 SPACE = Conse(WORDS)

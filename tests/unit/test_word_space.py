@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from helpers.features.text import UnknownWords, WordVectors
+from helpers.features.text import UnknownWords
 from helpers.features.word_space import Captions, Conse, DeviseNetwork, RidgeDevise
 from helpers.networks.word_maps import HingeRankLoss, word_map
+from tests.unit.word_vectors import word_vectors
 
 NAMES = ["dog", "cat", "boat", "zyx"]
 
 
 @pytest.fixture(scope="module")
 def words():
-    return WordVectors.from_arrays(["dog", "cat", "boat"], np.eye(3) * [[1], [2], [3]], "tiny", None)
+    return word_vectors(["dog", "cat", "boat"], np.eye(3) * [[1], [2], [3]], "tiny", None)
 
 
 # ---- ConSE ------------------------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ def test_all_classes_are_the_mean(words):
 def test_an_image_does_not_depend_on_the_others(seed, top, count):
     names = [f"w{row}" for row in range(6)]
     random = np.random.default_rng(seed)
-    space = Conse(WordVectors.from_arrays(names, random.standard_normal((6, 3)), "w"), names, top)
+    space = Conse(word_vectors(names, random.standard_normal((6, 3)), "w"), names, top)
     probabilities = random.dirichlet(np.ones(6), count)
     alone = np.concatenate([space.embed_images(probabilities[row : row + 1]) for row in range(count)])
     np.testing.assert_allclose(space.embed_images(probabilities), alone, atol=1e-6)
@@ -184,7 +185,7 @@ def test_images_that_could_not_be_read(words):
 
 
 def test_settings_are_plain_json(words):
-    others = WordVectors.from_arrays(["dog", "cat", "boat"], np.eye(3), "tiny", None)
+    others = word_vectors(["dog", "cat", "boat"], np.eye(3), "tiny", None)
     spaces = [Conse(words, NAMES), Conse(words, NAMES, top=1), Conse(words, NAMES[:2]), Conse(others, NAMES),
               RidgeDevise(words), Captions(words)]  # fmt: skip
     texts = [json.dumps(space.settings, sort_keys=True) for space in spaces]
@@ -202,7 +203,7 @@ def test_captions_are_phrases(words):
 
 @given(st.integers(0, 2**16), st.integers(1, 8), st.integers(0, 5))
 def test_the_likeliest_classes_give_the_same_vectors(seed, top, n):
-    conse = Conse(WordVectors.from_arrays(NAMES[:3], np.eye(3), "tiny", None), NAMES, top=top)
+    conse = Conse(word_vectors(NAMES[:3], np.eye(3), "tiny", None), NAMES, top=top)
     scores = np.random.default_rng(seed).dirichlet(np.ones(len(NAMES)), n).astype(np.float32)
     classes = np.argsort(-scores, axis=1)
     found = conse.embed_likeliest(classes.astype(np.int16), np.take_along_axis(scores, classes, axis=1))

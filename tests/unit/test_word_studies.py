@@ -8,11 +8,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from helpers.evaluation.text_queries import evaluate_texts, text_protocol
-from helpers.features.text import WordVectors
 from helpers.images import samples
 from helpers.lessons import text_figures, word_studies
 from helpers.lessons.extractor_comparison import mean_scores
 from helpers.search.index import open_index
+from tests.unit.word_vectors import word_vectors
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_a_row_per_data_set_and_a_column_per_method(task):
 def test_methods_are_scored_once_per_training(task):
     """Images of a class have the vector of its name, so the search is perfect; without images of it, it is not."""
     names = task.images.class_names
-    words = WordVectors.from_arrays(names, np.eye(len(names), dtype=np.float32), frequency_weight=None)
+    words = word_vectors(names, np.eye(len(names), dtype=np.float32), frequency_weight=None)
     right = np.eye(len(names), dtype=np.float32)[task.images.labels]
     found = word_studies.score_methods({"both": [right, -right], "one": [right]}, words, text_protocol(task.images))
     assert [run.mean("mAP") for run in found["both"]] == [1, pytest.approx(found["both"][1].mean("mAP"))]
