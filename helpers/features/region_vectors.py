@@ -1,17 +1,15 @@
 """Feature vectors of regions of images, from a shared feature map or from crops."""
 
 import hashlib
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from helpers.features import pooling, store
@@ -19,7 +17,8 @@ from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import content_hashes
-from helpers.features.regions import BATCH, Images, Regions, RegionSource, computed_ahead, loaded
+from helpers.features.regions import BATCH, Images, Regions, RegionSource, computed_ahead, computed_each, loaded
+from helpers.features.vocabulary import one_thread
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage
@@ -35,20 +34,17 @@ MAP_SCALE = 10 / 7
 #: The input's side is a multiple of this number of pixels, by which networks reduce images.
 _STRIDE = 32
 
-#: Held while the number of BLAS's threads is changed.
-_LIMITING = threading.Lock()
-
 #: Vectors of the boxes of one image, or why it cannot be read.
 _Found = np.ndarray | UnreadableImage
 
 
 def region_vectors(
     extractor: FeatureExtractor, images: Images, boxes: Sequence[np.ndarray], *, method: str | None = None,
-    cache: bool = True, progress: bool = True, failures: list[UnreadableImage] | None = None,
+    cache: bool = True, progress: bool = True,
 ) -> list[np.ndarray]:  # fmt: skip
     """The feature vectors of the boxes of each image: float32 (n, dim) for its n boxes.
 
-    The regions of an image that cannot be read get rows of NaN.
+    The regions of an image that cannot be read get rows of NaN. One warning lists these images.
 
     Parameters
     ----------
@@ -58,24 +54,18 @@ def region_vectors(
         method that `region_method` returns.
     cache : store the vectors by the image's content and its boxes, in one entry for each image. Only those of files are
         stored.
-    failures : collects the errors of images that cannot be read. Without it, one warning lists them.
     """
     method = method or region_method(extractor)
     if method not in METHODS or (method == "maps" and region_method(extractor) != "maps"):
         raise ValueError(f"{extractor.name} has no method {method!r} for regions; use {region_method(extractor)!r}")
+    if isinstance(extractor, Projected):
+        found = region_vectors(extractor.of, images, boxes, method=method, cache=cache, progress=progress)
+        return [extractor.projection(each) for each in found]
     sources = images.paths if isinstance(images, ImageSet) else images
     if len(sources) != len(boxes):
         raise ValueError(f"each image needs its boxes, got {len(boxes)} for {len(sources)} images")
-    skipped: list[UnreadableImage] = [] if failures is None else failures
-    if isinstance(extractor, Projected):
-        options = {"method": method, "cache": cache, "progress": progress}
-        found = [extractor.projection(each) for each in region_vectors(
-            extractor.of, sources, boxes, failures=skipped, **options  # type: ignore[arg-type]
-        )]  # fmt: skip
-    else:
-        found = _stored(extractor, sources, boxes, method, cache, progress, skipped)
-    if failures is None:
-        reading.warn_unreadable(skipped, len(sources))
+    found, failures = _stored(extractor, sources, boxes, method, cache, progress)
+    reading.warn_unreadable(failures, len(sources))
     return found
 
 
@@ -84,8 +74,7 @@ def region_method(extractor: FeatureExtractor) -> str:
 
     The feature map of a cropped image does not show all of it, and boxes of R-MAC's regions would be other regions.
     """
-    if isinstance(extractor, Projected):
-        return region_method(extractor.of)
+    extractor = _unprojected(extractor)
     pools = extractor.pools if isinstance(extractor, NetworkExtractor) else None
     return "maps" if pools in pooling.REGION_POOLINGS and extractor.resize_rule == "squash" else "crops"
 
@@ -93,10 +82,13 @@ def region_method(extractor: FeatureExtractor) -> str:
 def region_fingerprint(extractor: FeatureExtractor, method: str | None = None) -> str:
     """The extractor's fingerprint and the method. Vectors of regions with equal fingerprints can be compared."""
     method = method or region_method(extractor)
-    base = extractor
-    while isinstance(base, Projected):
-        base = base.of
-    return f"{extractor.fingerprint}-{method}{_map_size(base) if method == 'maps' else ''}"
+    return f"{extractor.fingerprint}-{method}{_map_size(_unprojected(extractor)) if method == 'maps' else ''}"
+
+
+def _unprojected(extractor: FeatureExtractor) -> FeatureExtractor:
+    while isinstance(extractor, Projected):
+        extractor = extractor.of
+    return extractor
 
 
 def crop(image: np.ndarray, box: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -113,9 +105,10 @@ def crop(image: np.ndarray, box: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def _stored(
     extractor: FeatureExtractor, sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray],
-    method: str, cache: bool, progress: bool, skipped: list[UnreadableImage],
-) -> list[np.ndarray]:  # fmt: skip
-    """Read the vectors from the store, after computing and storing the missing ones."""
+    method: str, cache: bool, progress: bool,
+) -> tuple[list[np.ndarray], list[UnreadableImage]]:  # fmt: skip
+    """Read the vectors from the store, after computing and storing the missing ones; also the errors of images."""
+    failures: list[UnreadableImage] = []
     compute = _from_maps if method == "maps" else _from_crops
     with store.RegionStore(region_fingerprint(extractor, method), extractor.dim) as kept:
         keys = _keys(sources, boxes) if cache else {}
@@ -130,12 +123,12 @@ def _stored(
         pairs = zip(bar, computed, strict=True)
         # Each batch is one transaction; one for each image would take longer than its vectors.
         while batch := list(islice(pairs, BATCH)):
-            skipped += [vectors for _, vectors in batch if isinstance(vectors, UnreadableImage)]
+            failures += [vectors for _, vectors in batch if isinstance(vectors, UnreadableImage)]
             readable = {row: vectors for row, vectors in batch if not isinstance(vectors, UnreadableImage)}
             for row, vectors in readable.items():
                 found[row] = vectors
             kept.put((keys[row], vectors) for row, vectors in readable.items() if row in keys)
-    return found
+    return found, failures
 
 
 def _from_crops(
@@ -153,13 +146,13 @@ def _from_maps(
 ) -> Iterator[_Found]:
     assert isinstance(extractor, NetworkExtractor)
     mapper = extractor.at_size(_map_size(extractor))
-    items = loaded(sources, partial(_map_input, mapper), 2 * BATCH)
-    left = iter(boxes)
-    while batch := list(islice(items, BATCH)):
-        pairs = [(item, next(left)) for item in batch]
-        readable = [(item, some) for item, some in pairs if not isinstance(item, UnreadableImage)]
-        pooled = iter(_pool(extractor, mapper, readable))
-        yield from (item if isinstance(item, UnreadableImage) else next(pooled) for item in batch)
+
+    def with_maps(batch: list[_MapInput]) -> Iterator[tuple[np.ndarray, _MapInput]]:
+        return zip(_maps(mapper, batch), batch, strict=True)
+
+    items = computed_each(sources, partial(_map_input, mapper), with_maps)
+    for item, some in zip(items, boxes, strict=True):
+        yield item if isinstance(item, UnreadableImage) else _pool(extractor, *item, some)
 
 
 class _MapInput(NamedTuple):
@@ -174,29 +167,18 @@ def _map_input(mapper: NetworkExtractor, image: Image.Image) -> _MapInput:
     return _MapInput(reading.resize(image, mapper.size, mapper.resize_rule), image.height, image.width)
 
 
-def _pool(
-    extractor: NetworkExtractor, mapper: NetworkExtractor, batch: Sequence[tuple[_MapInput, np.ndarray]]
-) -> list[np.ndarray]:
-    """The vectors of the boxes of each image of a batch, from one map of each image."""
-    if not batch:
-        return []
+def _maps(mapper: NetworkExtractor, images: Sequence[_MapInput]) -> list[np.ndarray]:
+    return list(mapper.maps(np.stack([image.pixels for image in images]))) if images else []
+
+
+def _pool(extractor: NetworkExtractor, fmap: np.ndarray, image: _MapInput, boxes: np.ndarray) -> np.ndarray:
+    """The vectors of the boxes of an image, from its map."""
     assert extractor.pools is not None
-    found = []
-    maps = mapper.maps(np.stack([image.pixels for image, _ in batch]))
-    # The products are small: several threads take ten times the processor time of one. The limit holds for all threads,
-    # so two calls at a time would restore each other's.
-    with _LIMITING, _blas().limit(limits=1, user_api="blas"):
-        for one, (image, boxes) in zip(maps, batch, strict=True):
-            scale = np.tile([one.shape[1] / image.width, one.shape[0] / image.height], 2)
-            vectors = pooling.pool_boxes(one, np.asarray(boxes, np.float64) * scale, extractor.pools)
-            found.append(l2_normalize(vectors) if extractor.normalize else vectors)
-    return found
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """The libraries with threads of this process; listing them takes milliseconds."""
-    return ThreadpoolController()
+    scale = np.tile([fmap.shape[1] / image.width, fmap.shape[0] / image.height], 2)
+    # The products are small: several threads take ten times the processor time of one.
+    with one_thread():
+        vectors = pooling.pool_boxes(fmap, np.asarray(boxes, np.float64) * scale, extractor.pools)
+    return l2_normalize(vectors) if extractor.normalize else vectors
 
 
 def find_regions(
@@ -206,9 +188,7 @@ def find_regions(
 
     Each image is read once for both, if its vectors are pooled from a map; otherwise, nothing is stored.
     """
-    base = extractor
-    while isinstance(base, Projected):
-        base = base.of
+    base = _unprojected(extractor)
     if region_method(base) != "maps":
         return source.find(files)
     assert isinstance(base, NetworkExtractor)
@@ -230,7 +210,8 @@ def find_regions(
         return source.find_loaded([item for _, item, _ in batch])
 
     def pooled(missing: list[_Missing]) -> list[np.ndarray]:
-        return _pool(base, mapper, [(one.image, one.boxes) for one in missing])
+        maps = _maps(mapper, [one.image for one in missing])
+        return [_pool(base, fmap, one.image, one.boxes) for fmap, one in zip(maps, missing, strict=True)]
 
     with (
         store.RegionStore(region_fingerprint(base, "maps"), base.dim) as kept,
@@ -270,12 +251,9 @@ def _map_size(extractor: FeatureExtractor) -> int:
 
 def _keys(sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray]) -> dict[int, bytes]:
     """Row of each file that has boxes → the key of its vectors in the store."""
-    files = {
-        row: source for row, source in enumerate(sources) if isinstance(source, str | Path) and len(boxes[row])
-    }  # fmt: skip
-    return {
-        row: _key(content, boxes[row]) for row, content in zip(files, content_hashes(files.values()), strict=True)
-    }  # fmt: skip
+    files = {row: each for row, each in enumerate(sources) if isinstance(each, str | Path) and len(boxes[row])}
+    contents = content_hashes(files.values())
+    return {row: _key(content, boxes[row]) for row, content in zip(files, contents, strict=True)}
 
 
 def _key(content: bytes, boxes: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,7 @@ Images = ImageSet | Sequence[str | Path | bytes | np.ndarray]
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
+Computed = TypeVar("Computed")
 
 #: Images that are computed at a time, and threads that read them.
 BATCH, WORKERS = 16, 2
@@ -111,23 +112,15 @@ class RegionSource(ABC):
         digest = hashlib.sha256(json.dumps(self.settings | common, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
 
-    def find(self, images: Images, *, failures: list[UnreadableImage] | None = None) -> list[Regions | None]:
-        """The regions of each image; None for an image that cannot be read.
+    def find(self, images: Images) -> list[Regions | None]:
+        """The regions of each image; None for an image that cannot be read. One warning lists these images.
 
         Boxes with nearly the same place are found once, whatever their classes; boxes that are tiny or nearly the whole
         image are left out; and an image has at most `LIMIT` regions.
-
-        failures : collects the errors of images that cannot be read. Without it, one warning lists them.
         """
-        found: list[Regions | None] = []
-        skipped: list[UnreadableImage] = [] if failures is None else failures
-        for batch in _batches(images, self.load):
-            skipped += [item for item in batch if isinstance(item, UnreadableImage)]
-            computed = iter(self.find_loaded([item for item in batch if not isinstance(item, UnreadableImage)]))
-            found += [None if isinstance(item, UnreadableImage) else next(computed) for item in batch]
-        if failures is None:
-            reading.warn_unreadable(skipped, len(found))
-        return found
+        found = list(computed_each(images, self.load, self.find_loaded))
+        reading.warn_unreadable([each for each in found if isinstance(each, UnreadableImage)], len(found))
+        return [None if isinstance(each, UnreadableImage) else each for each in found]
 
     @abstractmethod
     def load(self, image: Image.Image) -> object:
@@ -242,8 +235,7 @@ def pretrained_detector(size: int = detectors.PRETRAINED_SIZE) -> Detector:
 
 def detect(
     images: Images, detector: Detector | None = None, *,
-    threshold: float | Mapping[str, float] = detectors.THRESHOLD, max_iou: float = boxes.NMS_IOU,
-    limit: int = detectors.LIMIT, strict: bool = False,
+    threshold: float | Mapping[str, float] = detectors.THRESHOLD, limit: int = detectors.LIMIT, strict: bool = False,
 ) -> list[Detections]:  # fmt: skip
     """Find objects in images: one `Detections` for each image.
 
@@ -251,24 +243,23 @@ def detect(
     ----------
     images : a set, or files, contents of files, or pixels: uint8 (height, width, 3) RGB.
     detector : by default the pretrained one.
-    threshold, max_iou, limit : see `Detector.detect`.
+    threshold, limit : see `Detector.detect`.
     strict : raise `UnreadableImage` for the first image that cannot be read. By default such images have no detections,
         and one `UnreadableImageWarning` lists them.
     """
     detector = detector or pretrained_detector()
     found: list[Detections] = []
     failures: list[UnreadableImage] = []
-    for batch in _batches(images, detector.prepare):
-        readable = [image for image in batch if isinstance(image, Prepared)]
-        computed = iter(detector.detect(readable, threshold, max_iou, limit))
-        for image in batch:
-            if isinstance(image, UnreadableImage):
-                if strict:
-                    raise image
-                failures.append(image)
-                found.append(_none(detector))
-            else:
-                found.append(next(computed))
+    compute = partial(detector.detect, threshold=threshold, limit=limit)
+    for each in computed_each(images, detector.prepare, compute):
+        if isinstance(each, Detections):
+            found.append(each)
+        elif strict:
+            raise each
+        else:
+            failures.append(each)
+            nothing = np.empty(0, np.float32)
+            found.append(Detections(nothing.reshape(0, 4), np.empty(0, np.int64), nothing, detector.class_names))
     reading.warn_unreadable(failures, len(found))
     return found
 
@@ -289,6 +280,20 @@ def loaded(images: Images, load: Callable[[Image.Image], Loaded], ahead: int) ->
         sources: Iterable[str | Path | bytes | np.ndarray] = images.paths if isinstance(images, ImageSet) else images
         for _, found in computed_ahead(pool, one, sources, ahead):
             yield found
+
+
+def computed_each(
+    images: Images, load: Callable[[Image.Image], Loaded], compute: Callable[[list[Loaded]], Iterable[Computed]]
+) -> Iterator[Computed | UnreadableImage]:
+    """Read images, call ``load`` on each in threads, and ``compute`` on batches of what it returns.
+
+    The results are in order. That of an image that cannot be read is the error.
+    """
+    # Not the pixels, because a batch of large images would take gigabytes.
+    items = loaded(images, load, 2 * BATCH)
+    while batch := list(islice(items, BATCH)):
+        computed = iter(compute([item for item in batch if not isinstance(item, UnreadableImage)]))
+        yield from (item if isinstance(item, UnreadableImage) else next(computed) for item in batch)
 
 
 def computed_ahead(
@@ -313,20 +318,8 @@ def computed_ahead(
             future.cancel()
 
 
-def _batches(images: Images, load: Callable[[Image.Image], Loaded]) -> Iterator[list[Loaded | UnreadableImage]]:
-    # Not the pixels, because a batch of large images would take gigabytes.
-    found = loaded(images, load, 2 * BATCH)
-    while batch := list(islice(found, BATCH)):
-        yield batch
-
-
 def _pillow(image: np.ndarray | Image.Image) -> Image.Image:
     return Image.fromarray(check_rgb(image)) if isinstance(image, np.ndarray) else image
-
-
-def _none(detector: Detector) -> Detections:
-    nothing = np.empty(0, np.float32)
-    return Detections(nothing.reshape(0, 4), np.empty(0, np.int64), nothing, detector.class_names)
 
 
 def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS, side: int = PROPOSAL_SIDE) -> np.ndarray:
