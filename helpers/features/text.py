@@ -78,38 +78,29 @@ class WordVectors:
     words : the words, the most frequent one first.
     vectors : float32 (n, dim), not changed; may be memory-mapped.
     name : for messages.
-    digest : a hash of words and vectors.
     frequency_weight : Arora, Liang & Ma's a; None for equal weights.
     """
 
     def __init__(
-        self, words: WordList, vectors: np.ndarray, name: str, digest: str,
-        frequency_weight: float | None = FREQUENCY_WEIGHT,
-    ):  # fmt: skip
+        self, words: WordList, vectors: np.ndarray, name: str, frequency_weight: float | None = FREQUENCY_WEIGHT
+    ):
         if vectors.ndim != 2 or len(vectors) != len(words) or not len(words) or not vectors.shape[1]:
             raise ValueError(f"{name}: {len(words)} words need vectors ({len(words)}, dim), got {vectors.shape}")
         if frequency_weight is not None and not frequency_weight > 0:
             raise ValueError(f"frequency_weight must be positive or None, got {frequency_weight}")
-        self.words, self.vectors, self.name, self.digest = words, vectors, name, digest
+        self.words, self.vectors, self.name = words, vectors, name
         self.frequency_weight = frequency_weight
         self.dim = vectors.shape[1]
 
     @classmethod
     def glove(cls, frequency_weight: float | None = FREQUENCY_WEIGHT) -> Self:
         """GloVe 6B with 50 numbers, see `helpers.features.word_files.glove`."""
-        words, vectors, digest = word_files.glove()
-        return cls(words, vectors, "glove-6b-50", digest, frequency_weight)
+        return cls(*word_files.glove(), "glove-6b-50", frequency_weight)
 
     @classmethod
     def from_file(cls, path: str | Path, frequency_weight: float | None = FREQUENCY_WEIGHT) -> Self:
         """A text file of GloVe, word2vec or fastText, see `helpers.features.word_files.read_text`."""
-        words, vectors, digest = word_files.read_text(path)
-        return cls(words, vectors, Path(path).name, digest, frequency_weight)
-
-    @property
-    def settings(self) -> dict:
-        """Everything that changes the vector of a text, as plain JSON."""
-        return {"words": self.digest, "frequency_weight": self.frequency_weight}
+        return cls(*word_files.read_text(path), Path(path).name, frequency_weight)
 
     def __len__(self) -> int:
         return len(self.words)

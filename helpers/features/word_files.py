@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -41,11 +41,10 @@ class WordFileError(ValueError):
 
 
 class WordTable(NamedTuple):
-    """The content of a file: its words, float32 (n, dim) vectors, memory-mapped, and a hash of the content."""
+    """The content of a file: its words, and float32 (n, dim) vectors, memory-mapped."""
 
     words: WordList
     vectors: np.ndarray
-    digest: str
 
 
 def glove() -> WordTable:
@@ -66,8 +65,7 @@ def glove() -> WordTable:
             raise WordFileError(f"{file} cannot be read ({error}): {GLOVE_REMEDY}") from error
         if digest != GLOVE_FILES[file.name]:
             raise WordFileError(f"{file} is not the expected file (its SHA-256 is wrong): {GLOVE_REMEDY}")
-    vectors = np.load(files[0], mmap_mode="r", allow_pickle=False)
-    return WordTable(_parquet_words(files[1]), vectors, GLOVE_FILES[files[0].name])
+    return WordTable(_parquet_words(files[1]), np.load(files[0], mmap_mode="r", allow_pickle=False))
 
 
 def _parquet_words(file: Path) -> WordList:
@@ -135,7 +133,7 @@ def _parsed(folder: Path) -> WordTable:
         with np.load(folder / "words.npz", allow_pickle=False) as stored:
             words, dim = WordList(stored["text"], stored["starts"]), int(stored["dim"])
         vectors = np.memmap(folder / "vectors.f32", "<f4", "r", shape=(len(words), dim))
-        return WordTable(words, vectors, folder.name)
+        return WordTable(words, vectors)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise WordFileError(f"{folder} is damaged ({error}). Move it away; the file is then parsed again.") from error
 
@@ -171,7 +169,7 @@ def _parse_lines(path: Path, file: BinaryIO, vectors: BinaryIO) -> tuple[list[by
     if header:
         expected, dim, rest = int(first[0]), int(first[1]), lines
     else:
-        expected, dim, rest = None, len(first) - 1, _with_first(first, lines)
+        expected, dim, rest = None, len(first) - 1, chain([(1, b" ".join(first))], lines)
     if dim < 1:
         raise WordFileError(
             f"{path}, line 1: there are no numbers after the word. word2vec's binary files must be converted to text "
@@ -186,11 +184,6 @@ def _parse_lines(path: Path, file: BinaryIO, vectors: BinaryIO) -> tuple[list[by
     if not words:
         raise WordFileError(f"{path} has a first line, but no words")
     return words, dim, expected
-
-
-def _with_first(first: list[bytes], lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    yield 1, b" ".join(first)
-    yield from lines
 
 
 def _divided(path: Path, number: int, line: bytes, dim: int) -> tuple[bytes, bytes]:

@@ -11,9 +11,8 @@ without a known word get zeros: their cosine to every text is 0. Images that cou
 input, and get one.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -35,11 +34,6 @@ class WordSpace:
     def __init__(self, words: WordVectors):
         self.words = words
         self.dim = words.dim
-
-    @property
-    def settings(self) -> dict:
-        """Everything that changes the vectors, as plain JSON, except for what `fit` learned."""
-        return {"way": self.name, **self.words.settings}
 
     def embed_text(self, text: str) -> np.ndarray:
         """float32 (dim,), of length 1. Raises `helpers.features.text.TextError`."""
@@ -70,12 +64,6 @@ class Conse(WordSpace):
             raise ValueError(f"no class name has a word in {words.name}, e.g. {self.class_names[:3]}")
         #: Names without a known word.
         self.unknown = tuple(name for name, found in zip(self.class_names, known.tolist(), strict=True) if not found)
-
-    @property
-    def settings(self) -> dict:
-        """See `WordSpace.settings`."""
-        names = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape")).hexdigest()
-        return super().settings | {"top": self.top, "class_names": names}
 
     def embed_likeliest(self, classes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Like `embed_images`, if only the likeliest classes are known: int (n, d) and floating (n, d), best first."""
@@ -114,7 +102,8 @@ class Conse(WordSpace):
 class _Learned(WordSpace, ABC):
     """A map from features that is learned from images with class names."""
 
-    _state: dict[str, np.ndarray] | None = None
+    #: float32 kernel and bias of each layer, once `fit` learned them. ReLU is between them.
+    _layers: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def fit(self, features: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Self:
         """Learn from float32 (n, m) feature vectors, int64 (n,) labels and the names of the classes.
@@ -132,44 +121,32 @@ class _Learned(WordSpace, ABC):
         if not known.any():
             raise ValueError(f"no image has a class whose name has a word in {self.words.name}")
         used, rows = np.unique(labels[known], return_inverse=True)
-        self._learn(features[known], rows, targets[used])
+        layers = self._learn(features[known], rows, targets[used])
+        self._layers = [(kernel.astype(np.float32), bias.astype(np.float32)) for kernel, bias in layers]
         return self
 
     def embed_images(self, features: np.ndarray) -> np.ndarray:
         """Feature vectors (n, m), as in `fit` → float32 (n, dim), of length 1."""
-        features = np.asarray(features, np.float32)
-        if features.ndim != 2 or features.shape[1] != self.dim_in:
-            raise ValueError(f"{self.name} was fitted on vectors of {self.dim_in} numbers, got {features.shape}")
+        if self._layers is None:
+            raise ValueError(f"{self.name} must be fitted first")
+        features, dim = np.asarray(features, np.float32), len(self._layers[0][0])
+        if features.ndim != 2 or features.shape[1] != dim:
+            raise ValueError(f"{self.name} was fitted on vectors of {dim} numbers, got {features.shape}")
         found = np.full((len(features), self.dim), np.nan, np.float32)
         read = np.isfinite(features).all(axis=1)
-        if read.any():
-            found[read] = l2_normalize(np.asarray(self._predict(features[read]), np.float32))
+        *hidden, (last, bias) = self._layers
+        output = features[read]
+        # Without Keras, which takes seconds to import.
+        for kernel, offset in hidden:
+            output = np.maximum(output @ kernel + offset, 0)
+        found[read] = l2_normalize(output @ last + bias)
         return found
 
-    @property
-    def dim_in(self) -> int:
-        """The number of features that `fit` saw. Raises ValueError before."""
-        if self._state is None:
-            raise ValueError(f"{self.name} must be fitted first")
-        return len(self._state["kernel"])
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What was learned, as float32 arrays for an npz file; `restore` reads it."""
-        if self._state is None:
-            raise ValueError(f"{self.name} must be fitted first")
-        return dict(self._state)
-
     @abstractmethod
-    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
-        """Use the `state` of another object with the same settings and word vectors, instead of `fit`."""
-
-    @abstractmethod
-    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
-        """Learn from float32 (n, m) features, and rows (n,) of targets (c, dim)."""
-
-    @abstractmethod
-    def _predict(self, features: np.ndarray) -> np.ndarray:
-        """Finite float32 (n, m) → (n, dim), not normalized."""
+    def _learn(
+        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Learn from float32 (n, m) features, and rows (n,) of targets (c, dim): kernel and bias of each layer."""
 
 
 class RidgeDevise(_Learned):
@@ -185,23 +162,16 @@ class RidgeDevise(_Learned):
         super().__init__(words)
         self.alphas = tuple(alphas)
 
-    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
+    def _learn(
+        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         from sklearn.linear_model import RidgeCV
 
         # In float64, because float32 squares lose the small singular values.
         model = RidgeCV(list(self.alphas)).fit(features.astype(np.float64), targets[labels].astype(np.float64))
         #: The strength that was chosen.
         self.alpha = float(model.alpha_)
-        self.restore({"kernel": model.coef_.T, "bias": model.intercept_})
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
-        """See `_Learned.restore`."""
-        self._state = _arrays(state, {"kernel": (None, self.dim), "bias": (self.dim,)})
-        return self
-
-    def _predict(self, features: np.ndarray) -> np.ndarray:
-        assert self._state is not None
-        return features @ self._state["kernel"] + self._state["bias"]
+        return [(model.coef_.T, model.intercept_)]
 
 
 class DeviseNetwork(_Learned):
@@ -226,7 +196,9 @@ class DeviseNetwork(_Learned):
         self.loss, self.margin = loss, margin
         self.epochs, self.learning_rate = epochs, learning_rate
 
-    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> None:
+    def _learn(
+        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         from helpers.networks import word_maps
 
         scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
@@ -236,35 +208,8 @@ class DeviseNetwork(_Learned):
             model, features / scale, labels, targets, loss=self.loss, margin=self.margin, epochs=self.epochs,
             learning_rate=self.learning_rate,
         )  # fmt: skip
-        kernel, *others = model.get_weights()
-        self.restore({"kernel": kernel / scale} | dict(zip(("bias", "kernel2", "bias2"), others, strict=True)))
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
-        """See `_Learned.restore`."""
-        shapes = {"kernel": (None, self.hidden), "bias": (self.hidden,)}
-        self._state = _arrays(state, shapes | {"kernel2": (self.hidden, self.dim), "bias2": (self.dim,)})
-        return self
-
-    def _predict(self, features: np.ndarray) -> np.ndarray:
-        assert self._state is not None
-        # Two layers need no Keras, which takes seconds to import.
-        hidden = np.maximum(features @ self._state["kernel"] + self._state["bias"], 0)
-        return hidden @ self._state["kernel2"] + self._state["bias2"]
-
-
-def _arrays(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
-    """float32 copies of the arrays of a state, whose shapes are checked; None stands for any length."""
-    found = {}
-    for name, shape in shapes.items():
-        if name not in state:
-            raise ValueError(f"the state has no array {name!r}, only {', '.join(state)}")
-        array = np.array(state[name], np.float32)
-        if array.ndim != len(shape) or any(
-            want not in (None, has) for want, has in zip(shape, array.shape, strict=True)
-        ):
-            raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-        found[name] = array
-    return found
+        kernel, bias, *last = model.get_weights()
+        return [(kernel / scale, bias), tuple(last)]
 
 
 class Captions(WordSpace):

@@ -122,7 +122,7 @@ def test_a_sentence_finds_almost_as_much_as_a_name(words, caltech):
     inputs = scores(caltech)
     values = {}
     for weight in (words.frequency_weight, None):
-        space = Conse(WordVectors(words.words, words.vectors, words.name, words.digest, weight))
+        space = Conse(WordVectors(words.words, words.vectors, words.name, weight))
         images, protocol = space.embed_images(inputs), text_protocol(caltech)
         for text in ("{}", "the {}", "a photo of a {}"):
             texts = np.stack([space.embed_text(text.format(name)) for name in query_names(protocol)])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from helpers.features.results import fingerprint
 from helpers.features.text import FREQUENCY_WEIGHT, WordVectors
 from helpers.features.word_list import WordList
 
@@ -13,5 +12,4 @@ def word_vectors(
     words: Sequence[str], vectors: np.ndarray, name: str = "words", frequency_weight: float | None = FREQUENCY_WEIGHT
 ) -> WordVectors:
     """Word vectors from words and an array (n, dim)."""
-    listed, vectors = WordList.of(words), np.asarray(vectors, np.float32)
-    return WordVectors(listed, vectors, name, fingerprint(vectors) + fingerprint(listed.text), frequency_weight)
+    return WordVectors(WordList.of(words), np.asarray(vectors, np.float32), name, frequency_weight)
