@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -43,6 +44,9 @@ class FeatureExtractor(ABC):
     resize_rule: str = "squash"
     batch_size: int = 32
     normalize: bool = True
+
+    #: For an extractor that returns zero vectors: the category of a warning that lists the images, and its beginning.
+    zeros_warning: tuple[type[UserWarning], str] | None = None
 
     #: Seconds spent and images computed so far; vectors that were read from the store do not count.
     seconds: float = 0.0
@@ -139,7 +143,7 @@ class FeatureExtractor(ABC):
             for rows, part in compute(range(len(images))):
                 vectors[rows] = part
         reading.warn_unreadable(failures, len(images))
-        self._warn(vectors, images.keys)
+        self._warn_zeros(vectors, images.keys)
         return vectors
 
     def extract_arrays(self, images: Sequence[np.ndarray], *, cache: bool = False) -> np.ndarray:
@@ -154,7 +158,7 @@ class FeatureExtractor(ABC):
         for start in range(0, len(images), self.batch_size):
             part = [self.preprocess(image) for image in images[start:][: self.batch_size]]
             vectors[start : start + len(part)] = self._cached_arrays(part) if cache else self.embed(np.stack(part))
-        self._warn(vectors, [f"image {row}" for row in range(len(images))])
+        self._warn_zeros(vectors, [f"image {row}" for row in range(len(images))])
         return vectors
 
     # ---- for subclasses -------------------------------------------------------------------------------
@@ -166,9 +170,6 @@ class FeatureExtractor(ABC):
         for rows, pixels in batches:
             yield rows, self.embed(pixels)
 
-    def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:  # noqa: B027
-        """Warn about extracted vectors that need attention, such as zero vectors."""
-
     def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
         vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.shape != (count, self.dim):
@@ -178,6 +179,18 @@ class FeatureExtractor(ABC):
     def _count(self, images: int, seconds: float) -> None:
         self.computed += images
         self.seconds += seconds
+
+    def _warn_zeros(self, vectors: np.ndarray, names: Sequence[str]) -> None:
+        """Issue the ``zeros_warning``, if any of the extracted vectors (n, dim) is zero. It names up to ten images."""
+        if self.zeros_warning is None:
+            return
+        category, text = self.zeros_warning
+        rows = np.flatnonzero(~vectors.any(axis=1))
+        named = ", ".join(names[row] for row in rows[:10])
+        more = f", … and {len(rows) - 10} more" if len(rows) > 10 else ""
+        text += f" in {len(rows)} of {len(vectors)} images: {named}{more}; their vectors are zero"
+        if len(rows):
+            warnings.warn(text, category, stacklevel=3)
 
     # ---- details --------------------------------------------------------------------------------------
 
@@ -229,16 +242,3 @@ def check_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
     return np.ascontiguousarray(image)
-
-
-def describe_zeros(vectors: np.ndarray, names: Sequence[str], what: str) -> str:
-    """Text that counts the zero vectors of (n, d) and names up to ten of their images; empty without any.
-
-    what : starts the text, such as "no face was found".
-    """
-    rows = np.flatnonzero(~np.asarray(vectors).any(axis=1))
-    if not len(rows):
-        return ""
-    more = f", … and {len(rows) - 10} more" if len(rows) > 10 else ""
-    named = ", ".join(names[row] for row in rows[:10])
-    return f"{what} in {len(rows)} of {len(vectors)} images: {named}{more}"

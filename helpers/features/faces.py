@@ -14,7 +14,6 @@ contains a model of 68 landmarks, whose license is restricted; it is not used.
 
 import hashlib
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
-from helpers.features.extractor import FeatureExtractor, check_rgb, describe_zeros
+from helpers.features.extractor import FeatureExtractor, check_rgb
 from helpers.networks.compiled import CompiledNetwork
 from helpers.networks.face_network import DIM, SIZE, face_network
 from helpers.networks.weights import WeightsUnavailable
@@ -147,6 +146,7 @@ class FaceExtractor(FeatureExtractor):
     dim = DIM
     weights = "dlib-faces"
     resize_rule = "pad"
+    zeros_warning = NoFaceWarning, "no face was found"
 
     def __init__(self, size: int = 500, several: str = "central", normalize: bool = True, batch_size: int = 16):
         if several not in SEVERAL:
@@ -182,10 +182,6 @@ class FaceExtractor(FeatureExtractor):
         # max_nbytes=None: joblib would else copy arrays to disk, where they stay if a process is killed.
         jobs = (delayed(_aligned_faces)(part, self.several) for part in parts)
         return [face for part in Parallel(n_jobs=-1, max_nbytes=None)(jobs) for face in part]
-
-    def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        if text := describe_zeros(vectors, names, "no face was found"):
-            warnings.warn(f"{text}; their vectors are zero", NoFaceWarning, stacklevel=3)
 
 
 def _aligned_faces(pixels: np.ndarray, several: str) -> list[np.ndarray | None]:

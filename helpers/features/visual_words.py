@@ -5,7 +5,6 @@ the signed root of Jégou & Chum 2012 and the normalization word by word of Aran
 Perronnin, Sánchez & Mensink 2010.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.features.extractor import FeatureExtractor, describe_zeros
+from helpers.features.extractor import FeatureExtractor
 from helpers.features.keypoints import all_cores, extract, extract_files
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
@@ -122,6 +121,8 @@ class VisualWords(FeatureExtractor):
         not be queries.
     """
 
+    zeros_warning = NoKeypointsWarning, "no keypoints were found"
+
     def __init__(self, encoding: str = "vlad", vocabulary: Vocabulary | str | Path | None = None, batch_size: int = 32):
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}; got {encoding!r}")
@@ -180,10 +181,6 @@ class VisualWords(FeatureExtractor):
                 start = perf_counter()
         if failures is None:
             reading.warn_unreadable(unread, len(files))
-
-    def _warn(self, vectors: np.ndarray, names: Sequence[str]) -> None:
-        if text := describe_zeros(vectors, names, "no keypoints were found"):
-            warnings.warn(f"{text}; their vectors are zero", NoKeypointsWarning, stacklevel=3)
 
 
 #: Name → factory, for `helpers.features.registry`.
