@@ -1,6 +1,7 @@
-"""Folders of encoders: where they are, and hashes of their files."""
+"""Folders of encoders: where they are, and the JSON and hashes of their files."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from helpers.features.file_hashes import content_hashes
 
 
 class EncoderError(ValueError):
-    """The folder of an encoder is missing or incomplete, or its parts do not match; the message names it."""
+    """The folder of an encoder, or a file in it, is missing, damaged or not supported; the message names it."""
 
 
 def folder_of(place: str | Path) -> Path:
@@ -24,6 +25,19 @@ def folder_of(place: str | Path) -> Path:
             f"the encoder folder {folder} does not exist. If it was moved, move it back or link it there."
         )
     return folder
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file, empty if there is no such file. Raises `EncoderError` if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise EncoderError(f"{path} is not a JSON object")
+    return found
 
 
 def files_hash(folder: Path, files: Iterable[Path]) -> str:

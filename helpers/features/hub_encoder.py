@@ -19,7 +19,7 @@ import numpy as np
 
 from helpers import extras
 from helpers.features.deep import DeepExtractor
-from helpers.features.encoder_files import EncoderError, files_hash, folder_of
+from helpers.features.encoder_files import EncoderError, files_hash, folder_of, read_json
 from helpers.features.encoder_pooling import pooled
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.text_encoder import (
@@ -29,7 +29,6 @@ from helpers.features.text_encoder import (
     check_texts,
     describe_truncated,
 )
-from helpers.features.text_tokenizer import read_json
 from helpers.networks import compiled
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.weights import WeightsUnavailable

@@ -4,7 +4,6 @@ Images are resized and cropped with Pillow as 8-bit images, as the processors of
 normalized in the network. https://huggingface.co/docs/transformers/main_classes/image_processor
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.features.encoder_files import EncoderError, read_json
 from helpers.images.reading import LONGEST, center_part
 
 _OPENAI = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
@@ -44,10 +44,6 @@ PROCESSORS: dict[str, dict] = {
 _CONVNEXT_SQUASHED = 384
 
 
-class ProcessorError(ValueError):
-    """A preprocessor_config.json is damaged, or describes something that is not supported; the message says what."""
-
-
 @dataclass(frozen=True)
 class ImageProcessor:
     """How images become the input of an encoder.
@@ -78,32 +74,27 @@ class ImageProcessor:
 
 
 def load_processor(path: str | Path) -> ImageProcessor:
-    """Read a ``preprocessor_config.json``. Raises `ProcessorError`."""
+    """Read a ``preprocessor_config.json``. Raises `EncoderError`."""
     path = Path(path)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProcessorError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ProcessorError(f"{path} is not a JSON object")
+    found = read_json(path)
     # The configuration of a processor of images and text has that of the images as a part.
     found = found.get("image_processor", found)
     try:
         return _processor(found)
-    except ProcessorError as error:
-        raise ProcessorError(f"{path}: {error}") from error
+    except EncoderError as error:
+        raise EncoderError(f"{path}: {error}") from error
     except (TypeError, ValueError, KeyError) as error:
-        raise ProcessorError(f"{path} is not understood: {error!r}") from error
+        raise EncoderError(f"{path} is not understood: {error!r}") from error
 
 
 def _processor(found: Mapping) -> ImageProcessor:
     name = found.get("image_processor_type") or found.get("feature_extractor_type") or ""
     kind = name.removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
     if kind not in PROCESSORS:
-        raise ProcessorError(f"the processor {name!r} is not supported; supported: {', '.join(PROCESSORS)}")
+        raise EncoderError(f"the processor {name!r} is not supported; supported: {', '.join(PROCESSORS)}")
     settings = {**PROCESSORS[kind], **found}
     if settings.get("do_pad") or settings.get("do_flip_channel_order") or not settings["do_resize"]:
-        raise ProcessorError("do_pad, do_flip_channel_order, and do_resize: false are not supported")
+        raise EncoderError("do_pad, do_flip_channel_order, and do_resize: false are not supported")
     resized = _resized(settings, kind)
     size = _square(settings["crop_size"]) if settings["do_center_crop"] else None
     if kind == "ConvNext":
@@ -111,13 +102,13 @@ def _processor(found: Mapping) -> ImageProcessor:
     elif size is None:
         size = _square(settings["size"])
     if (resized if isinstance(resized, int) else min(resized)) < size:
-        raise ProcessorError(f"it crops {size} pixels from an image of {resized}; padding is not supported")
+        raise EncoderError(f"it crops {size} pixels from an image of {resized}; padding is not supported")
     factor = settings["rescale_factor"] if settings["do_rescale"] else 1.0
     unchanged = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     chosen = settings if settings["do_normalize"] else unchanged
     mean, std = (tuple(map(float, chosen[key])) for key in unchanged)
     if len(mean) != 3 or len(std) != 3 or not all(std) or not factor:
-        raise ProcessorError(f"three means and nonzero factors are needed, got {mean}, {std}, {factor}")
+        raise EncoderError(f"three means and nonzero factors are needed, got {mean}, {std}, {factor}")
     pixel_mean, pixel_std = tuple(value / factor for value in mean), tuple(value / factor for value in std)
     return ImageProcessor(size, resized, Image.Resampling(settings["resample"]).value, pixel_mean, pixel_std)
 
@@ -132,7 +123,7 @@ def _resized(settings: Mapping, kind: str) -> tuple[int, int] | int:
         # Files of early versions have a number, for the short side where the default is one.
         return size if "shortest_edge" in PROCESSORS[kind]["size"] else (size, size)
     if "longest_edge" in size or "max_height" in size:
-        raise ProcessorError(f"the size {size} is not supported; supported: shortest_edge, or height and width")
+        raise EncoderError(f"the size {size} is not supported; supported: shortest_edge, or height and width")
     return int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["height"]), int(size["width"]))
 
 
@@ -141,7 +132,7 @@ def _square(size: Mapping | int) -> int:
     if isinstance(size, int):
         return size
     if "shortest_edge" in size:
-        raise ProcessorError("images keep their shape; only encoders with a square input are supported")
+        raise EncoderError("images keep their shape; only encoders with a square input are supported")
     if size["height"] != size["width"]:
-        raise ProcessorError(f"the input is {size['height']} × {size['width']}; only squares are supported")
+        raise EncoderError(f"the input is {size['height']} × {size['width']}; only squares are supported")
     return int(size["height"])

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from helpers.features.deep import DeepExtractor
-from helpers.features.encoder_files import EncoderError, files_hash, folder_of
+from helpers.features.encoder_files import EncoderError, files_hash, folder_of, read_json
 from helpers.features.encoder_pooling import pooled
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.image_processor import load_processor
 from helpers.features.text_encoder import TextEncoder, check_texts
 from helpers.features.text_tokenizer import FILES as TOKENIZER_FILES
-from helpers.features.text_tokenizer import TextTokenizer, read_json
+from helpers.features.text_tokenizer import TextTokenizer
 from helpers.networks import onnx_files
 from helpers.networks.compiled import CompiledNetwork
 from helpers.vectors import l2_normalize
@@ -54,8 +54,7 @@ class OnnxExtractor(DeepExtractor):
 
     Raises
     ------
-    EncoderError : a file is missing.
-    ProcessorError, OnnxFileError : a file is damaged, or of a kind that is not supported.
+    EncoderError, OnnxFileError : a file is missing or damaged, or of a kind that is not supported.
     """
 
     short_name = "onnx"
@@ -63,8 +62,11 @@ class OnnxExtractor(DeepExtractor):
     def __init__(self, folder: str | Path, batch_size: int = 32):
         self.folder = folder_of(folder)
         self.name, self.batch_size = f"onnx:{self.folder}", batch_size
-        self._image_file = image_file(self.folder)
-        self._processor = load_processor(self._needed(PROCESSOR_FILE))
+        self._image_file = _first(self.folder, IMAGE_FILES)
+        processor = self.folder / PROCESSOR_FILE
+        if not processor.is_file():
+            raise EncoderError(f"{processor} is missing: it says how images are resized and normalized")
+        self._processor = load_processor(processor)
         self.size, self.resize_rule = self._processor.size, "encoder"
         self._config = read_json(self.folder / "config.json")
         self.weights = str(self._config.get("model_type", "unknown"))
@@ -79,12 +81,6 @@ class OnnxExtractor(DeepExtractor):
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """uint8 (height, width, 3) RGB → uint8 (size, size, 3), as preprocessor_config.json says."""
         return self._processor(image)
-
-    def _needed(self, name: str) -> Path:
-        path = self.folder / name
-        if not path.is_file():
-            raise EncoderError(f"{path} is missing: it says how images are resized and normalized")
-        return path
 
     def _files(self) -> list[Path]:
         """All files that the vectors depend on."""
@@ -110,12 +106,12 @@ class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
 
     Raises
     ------
-    TokenizerError : the tokenizer is missing or damaged.
-    EncoderError : the vectors of texts have another dimension than those of images.
+    EncoderError : the tokenizer is missing or damaged, or the vectors of texts have another dimension than those of
+        images.
     """
 
     def __init__(self, folder: str | Path, batch_size: int = 32):
-        self._text_file = text_file(folder_of(folder))
+        self._text_file = _first(folder_of(folder), TEXT_FILES)
         super().__init__(folder, batch_size)
         self._tokenizer = TextTokenizer(self.folder, onnx_files.fixed_length(self._text_file))
         text = self._text_model()
@@ -146,16 +142,6 @@ def open_encoder(place: str, **settings) -> FeatureExtractor:
     folder = folder_of(place)
     has_text = any((folder / name).is_file() for name in TEXT_FILES)
     return (OnnxImageTextExtractor if has_text else OnnxExtractor)(folder, **settings)
-
-
-def image_file(folder: Path) -> Path:
-    """The network of images in a folder. Raises `EncoderError`."""
-    return _first(folder, IMAGE_FILES)
-
-
-def text_file(folder: Path) -> Path:
-    """The network of texts in a folder. Raises `EncoderError`."""
-    return _first(folder, TEXT_FILES)
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path:

@@ -4,7 +4,6 @@ Texts are padded to the context length of the encoder. SigLIP was trained so; CL
 follows it.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import extras
+from helpers.features.encoder_files import EncoderError, read_json
 from helpers.features.text_encoder import TruncatedTextWarning, describe_truncated
 
 #: Type of the model in config.json → context length, where no file has one.
@@ -24,17 +24,13 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 _NO_LIMIT = 100_000
 
 
-class TokenizerError(ValueError):
-    """The tokenizer of an encoder is missing, damaged or incomplete; the message says what is missing."""
-
-
 class TextTokenizer:
     """Texts → token ids and attention mask, of one length.
 
     folder : contains `FILES`.
     length : the context length of the model, if it is fixed there; else a file must have it.
 
-    Raises `TokenizerError`, or `helpers.extras.MissingExtra` without the package tokenizers.
+    Raises `EncoderError`, or `helpers.extras.MissingExtra` without the package tokenizers.
     """
 
     def __init__(self, folder: str | Path, length: int | None = None):
@@ -44,27 +40,24 @@ class TextTokenizer:
         folder = Path(folder)
         path = folder / FILES[0]
         if not path.is_file():
-            raise TokenizerError(f"{path} is missing: without it the encoder cannot read text")
+            raise EncoderError(f"{path} is missing: without it the encoder cannot read text")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises this class itself
-            raise TokenizerError(f"{path} is damaged, or of a newer version: {error}") from error
+            raise EncoderError(f"{path} is damaged, or of a newer version: {error}") from error
         configs = [read_json(folder / name) for name in FILES[1:]]
         self.length = length or self._context_length(*configs)
-        self._pad = self._pad_id(*configs)
-        self._tokenizer.no_padding()
+        self._tokenizer.enable_padding(length=self.length, pad_id=self._pad_id(*configs))
         self._tokenizer.enable_truncation(self.length)
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask, both int64 (n, length). A `TruncatedTextWarning` lists texts that are cut."""
         encodings = self._tokenizer.encode_batch(list(texts))
-        ids = np.full((len(encodings), self.length), self._pad, np.int64)
-        mask = np.zeros_like(ids)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            mask[row, : len(encoding.ids)] = 1
+        ids = np.array([one.ids for one in encodings], np.int64)
+        mask = np.array([one.attention_mask for one in encodings], np.int64)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        counts = [len(one.ids) + sum(len(part.ids) - special for part in one.overflowing) for one in encodings]
+        overflows = [sum(sum(part.attention_mask) - special for part in one.overflowing) for one in encodings]
+        counts = (mask.sum(axis=1) + overflows).tolist()
         if text := describe_truncated(texts, counts, self.length):
             warnings.warn(text, TruncatedTextWarning, stacklevel=3)
         return ids, mask
@@ -81,7 +74,7 @@ class TextTokenizer:
         for length in found:
             if isinstance(length, int) and length > 0:
                 return length
-        raise TokenizerError(
+        raise EncoderError(
             "no file of the encoder has its context length: max_position_embeddings in config.json, or "
             "model_max_length in tokenizer_config.json"
         )
@@ -96,22 +89,9 @@ class TextTokenizer:
             if token is not None:
                 found = self._tokenizer.token_to_id(token)
                 if found is None:
-                    raise TokenizerError(f"the padding token {token!r} is not a token of tokenizer.json")
+                    raise EncoderError(f"the padding token {token!r} is not a token of tokenizer.json")
                 return found
         for part in (config.get("text_config") or {}, config):
             if isinstance(part.get("pad_token_id"), int):
                 return part["pad_token_id"]
-        raise TokenizerError("no file of the encoder has its padding token: pad_token in tokenizer_config.json")
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, empty if there is no such file. Raises `TokenizerError` if it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} is damaged: {error}") from error
-    if not isinstance(found, dict):
-        raise TokenizerError(f"{path} is not a JSON object")
-    return found
+        raise EncoderError("no file of the encoder has its padding token: pad_token in tokenizer_config.json")

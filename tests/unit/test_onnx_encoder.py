@@ -23,7 +23,7 @@ from helpers.features import image_processor, store
 from helpers.features.composite import Concatenated, TestTimeAugmentation
 from helpers.features.encoder_files import EncoderError
 from helpers.features.encoder_pooling import pooled
-from helpers.features.image_processor import ProcessorError, load_processor
+from helpers.features.image_processor import load_processor
 from helpers.features.registry import open_extractor
 from helpers.features.text_encoder import (
     NoTextEncoder,
@@ -31,7 +31,7 @@ from helpers.features.text_encoder import (
     TruncatedTextWarning,
     text_encoder,
 )
-from helpers.features.text_tokenizer import TextTokenizer, TokenizerError
+from helpers.features.text_tokenizer import TextTokenizer
 from helpers.images import samples
 from helpers.images.reading import read_image
 from helpers.networks.onnx_files import OnnxFileError
@@ -424,7 +424,7 @@ def test_rescaling_without_normalization(tmp_path, pixels):
 )
 def test_unsupported_preprocessing(clip, change, message):
     write_json(clip, "preprocessor_config.json", {**CLIP_PROCESSOR, **change})
-    with pytest.raises(ProcessorError, match=message) as caught:
+    with pytest.raises(EncoderError, match=message) as caught:
         open_extractor(f"onnx:{clip}")
     assert str(clip) in str(caught.value)
 
@@ -437,7 +437,7 @@ def test_unsupported_preprocessing(clip, change, message):
     [
         ("onnx/vision_model.onnx", EncoderError, "has none of the files onnx/vision_model.onnx"),
         ("preprocessor_config.json", EncoderError, "preprocessor_config.json is missing"),
-        ("tokenizer.json", TokenizerError, "tokenizer.json is missing: without it"),
+        ("tokenizer.json", EncoderError, "tokenizer.json is missing: without it"),
     ],
 )
 def test_a_missing_file(clip, name, error, message):
@@ -452,8 +452,8 @@ def test_a_missing_file(clip, name, error, message):
     ("name", "error"),
     [
         ("onnx/vision_model.onnx", OnnxFileError), ("onnx/text_model.onnx", OnnxFileError),
-        ("preprocessor_config.json", ProcessorError), ("tokenizer.json", TokenizerError),
-        ("tokenizer_config.json", TokenizerError), ("config.json", TokenizerError),
+        ("preprocessor_config.json", EncoderError), ("tokenizer.json", EncoderError),
+        ("tokenizer_config.json", EncoderError), ("config.json", EncoderError),
     ],
 )  # fmt: skip
 def test_a_damaged_file(clip, name, error):
@@ -544,13 +544,13 @@ def test_an_unknown_output(tmp_path):
 def test_an_encoder_without_a_context_length_or_padding(clip):
     write_json(clip, "config.json", {})
     write_json(clip, "tokenizer_config.json", {"pad_token": "<end>", "model_max_length": 10**30})
-    with pytest.raises(TokenizerError, match="context length"):
+    with pytest.raises(EncoderError, match="context length"):
         open_extractor(f"onnx:{clip}")
     write_json(clip, "tokenizer_config.json", {"model_max_length": 77})
-    with pytest.raises(TokenizerError, match="padding token"):
+    with pytest.raises(EncoderError, match="padding token"):
         open_extractor(f"onnx:{clip}")
     write_json(clip, "tokenizer_config.json", {"model_max_length": 77, "pad_token": {"content": "<none>"}})
-    with pytest.raises(TokenizerError, match="'<none>' is not a token"):
+    with pytest.raises(EncoderError, match="'<none>' is not a token"):
         open_extractor(f"onnx:{clip}")
 
 
