@@ -178,10 +178,10 @@ def _find_regions(
 
 def _cache_keypoints(gallery: "ImageSet") -> None:
     """Cache the keypoints that the re-ranker geometry compares."""
-    from helpers.features.keypoints import cache_set
+    from helpers.features.keypoints import each_of_set
     from helpers.search.rerank.registry import RERANKERS
 
-    count = cache_set(gallery, longest=RERANKERS["geometry"].settings["longest"])
+    count = sum(1 for _ in each_of_set(gallery, longest=RERANKERS["geometry"].settings["longest"]))
     log(f"note: the keypoints of {pluralize(count, 'image')} are cached")
 
 

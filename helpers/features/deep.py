@@ -139,16 +139,15 @@ class NetworkExtractor(DeepExtractor):
         assert network is not None
         return np.asarray(network(pixels))
 
-    def _map_network(self) -> KerasNetwork | CompiledNetwork:
-        # Its means are the embeddings, so a cached network for them contains it.
-        return zoo_network(self._row.name, [self._row.features], self.size, self.engine, self.precision, unpooled=True)
-
     def prepare_maps(self) -> None:
         """Build the network of `maps` now."""
         if self._pooling:
             self._built()
         elif self.pools and self._mapper is None:
-            self._mapper = self._map_network()
+            # Its means are the embeddings, so a cached network for them contains it.
+            self._mapper = zoo_network(
+                self._row.name, [self._row.features], self.size, self.engine, self.precision, unpooled=True
+            )
 
     def at_size(self, size: int) -> "NetworkExtractor":
         """The same extractor with another size of the input; the last one is kept with its networks."""
@@ -168,29 +167,21 @@ class ClassScores(DeepExtractor):
 
     network : a name in `helpers.networks.specs.ZOO`.
     resize : see `helpers.images.reading.resize`.
-    engine, precision : see `helpers.networks.compiled.fastest`.
 
-    Raises `WeightsUnavailable` if no source has the trained weights, or `PrecisionUnavailable`.
+    Raises `WeightsUnavailable` if no source has the trained weights.
     """
 
     weights = "imagenet"
     dim = 1000
     normalize = False
 
-    def __init__(
-        self, network: str, resize: str = "squash", batch_size: int = 32, engine: str = "auto",
-        precision: str = "float32",
-    ):  # fmt: skip
-        compiled.check_precision(precision)
+    def __init__(self, network: str, resize: str = "squash"):
         self._row = specs.network(network)
         self.name = f"{self._row.name}-classes"
         self.size = self._row.classifier_size
-        self.resize_rule, self.batch_size = resize, batch_size
-        self.engine, self.precision = engine, precision
+        self.resize_rule = resize
         self.origin = weights.origin(self._row.name)
         self.settings = {"layer": "classes", "weights": self.origin["sha256"]}
-        if precision != "float32":
-            self.settings["precision"] = precision
 
     def _compiled(self) -> KerasNetwork | CompiledNetwork:
         name, size = self._row.name, self.size
@@ -199,7 +190,7 @@ class ClassScores(DeepExtractor):
         def reference() -> KerasNetwork:
             return KerasNetwork(zoo.classifier(name), zoo.preprocessing(name), size)
 
-        return compiled.fastest(reference, self.name, key, self.engine, self.precision, single=self.single_images)
+        return compiled.fastest(reference, self.name, key, single=self.single_images)
 
 
 class ModelExtractor(DeepExtractor):

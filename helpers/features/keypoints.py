@@ -273,21 +273,16 @@ def extract_set(
     _, width, dtype = kind_of(kind)
     descriptors: np.ndarray = np.empty((0, width), dtype)
     found = [Keypoints(kind, *KeypointGeometry.empty(), np.empty(0, np.float32), descriptors, (1, 1))] * len(images)
-    for row, one in _each_of_set(images, kind, limit, longest, progress):
+    for row, one in each_of_set(images, kind, limit, longest, progress):
         found[row] = one
     return found
 
 
-def cache_set(
+def each_of_set(
     images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
-) -> int:
-    """Extract and cache what `extract_set` returns, a batch at a time; returns the number of readable images."""
-    return sum(1 for _ in _each_of_set(images, kind, limit, longest, progress))
-
-
-def _each_of_set(
-    images: ImageSet, kind: str, limit: int, longest: int | None, progress: bool
 ) -> Iterator[tuple[int, Keypoints]]:
+    """Yield (row, keypoints) of each readable image, as `extract_set` returns them, and store them."""
+
     def prepare(image: np.ndarray) -> np.ndarray:
         return shrink(image, longest) if longest else image
 

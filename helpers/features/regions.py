@@ -322,7 +322,7 @@ def _pillow(image: np.ndarray | Image.Image) -> Image.Image:
     return Image.fromarray(check_rgb(image)) if isinstance(image, np.ndarray) else image
 
 
-def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS, side: int = PROPOSAL_SIDE) -> np.ndarray:
+def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS) -> np.ndarray:
     """Boxes that may contain an object of any class, by selective search: float32 (n, 4), the largest first.
 
     Uijlings et al., Selective Search for Object Recognition, 2013: similar neighbors of a segmentation are merged step
@@ -332,15 +332,14 @@ def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS, side: int =
     ----------
     image : uint8 (height, width, 3) RGB, or Pillow's image.
     limit : maximum number of boxes.
-    side : the image is reduced to this long side in pixels, which bounds the time.
     """
     import cv2
 
     image = _pillow(image)
-    if limit < 1 or side < 1:
-        raise ValueError(f"limit and side must be at least 1, got {limit} and {side}")
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
     width, height = image.size
-    scale = min(1, side / max(height, width))
+    scale = min(1, PROPOSAL_SIDE / max(height, width))
     small = reading.resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
     segmentation = cv2.ximgproc.segmentation
     search = segmentation.createSelectiveSearchSegmentation()

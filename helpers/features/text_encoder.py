@@ -46,11 +46,7 @@ def text_encoder(extractor: FeatureExtractor) -> TextEncoder:
 
 def embeds_text(extractor: FeatureExtractor) -> bool:
     """Whether an extractor is an image–text encoder."""
-    try:
-        text_encoder(extractor)
-    except NoTextEncoder:
-        return False
-    return True
+    return isinstance(extractor, TextEncoder)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -97,7 +97,7 @@ def test_proposals_of_a_small_image(shape):
 
 
 def test_wrong_settings_of_proposals():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 112"):
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         regions.propose(np.zeros((4, 4, 3), np.uint8), limit=0)
 
 
