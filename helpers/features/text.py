@@ -230,9 +230,7 @@ class WordVectors:
         rows = rows[np.lexsort((rows, -scores[rows]))][:width]
         return [Neighbor(self.words[int(row)], float(scores[row])) for row in rows if np.isfinite(scores[row])]
 
-    def analogy(
-        self, a: str, b: str, c: str, k: int = 5, *, exclude_inputs: bool = True, most_frequent: int | None = None
-    ) -> list[Neighbor]:
+    def analogy(self, a: str, b: str, c: str, k: int = 5, *, exclude_inputs: bool = True) -> list[Neighbor]:
         """Words d such that ``a`` is to ``b`` as ``c`` is to d: the nearest ones to b − a + c (Mikolov et al. 2013).
 
         The vectors have length 1 before they are added.
@@ -242,7 +240,7 @@ class WordVectors:
         first, second, third = (self.phrase(text) for text in (a, b, c))
         units = l2_normalize(np.stack([first.vector, second.vector, third.vector]))
         inputs = [*first.words, *second.words, *third.words] if exclude_inputs else []
-        return self.nearest(units[1] - units[0] + units[2], k, exclude=inputs, most_frequent=most_frequent)
+        return self.nearest(units[1] - units[0] + units[2], k, exclude=inputs)
 
     @cached_property
     def _norms(self) -> np.ndarray:
