@@ -202,7 +202,7 @@ class Engine:
         paths = file_paths(self.table, images.paths)
         # Before the features are extracted, as in `fit`.
         contents = identities(paths)
-        class_names = class_names_of(images, np.arange(len(images)))
+        class_names = class_names_of(images)
         first = {path: row for row, path in reversed(list(enumerate(paths)))}
         rows = sorted(first.values())
         known = compare(
@@ -292,22 +292,6 @@ class Engine:
             ),
             ranking,
         )
-
-    def query_many(self, images: ImageSet, k: int = 10) -> Ranking:
-        """The ``k`` most similar images to each image of a set: Ranking (n, k).
-
-        Missing results are -1. The row of an image that cannot be read is all -1; the extractor's warning names it.
-
-        Raises ValueError: k < 1.
-        """
-        self.table  # noqa: B018 (raises before fit)
-        k = check_k(k)
-        rows, vectors = extract_readable(self.extractor, images)
-        found = self.index.search(vectors, k)
-        ids = np.full((len(images), k), PAD, np.int64)
-        scores = np.full((len(images), k), -np.inf, found.scores.dtype)
-        ids[rows], scores[rows] = found.ids, found.scores
-        return Ranking(ids, scores)
 
     def save(self, folder: str | Path, replace: bool = False, former: saving.SavedState | None = None) -> Path:
         """Write a folder: the index, paths and classes of the images, and the extractor's name; no pickle.
@@ -437,16 +421,9 @@ class Engine:
         return f"{k} results requested, there are {found}: {held}"
 
 
-def extract_readable(extractor: FeatureExtractor, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the images that can be read, int64 (m,), and their feature vectors (m, dim)."""
-    vectors = extractor.extract(images)
-    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-    return rows, vectors[rows]
-
-
-def class_names_of(images: ImageSet, rows: np.ndarray) -> list[str | None]:
-    """The class name of some images, None for no class."""
-    return [images.class_name(row) if images.labels[row] >= 0 else None for row in rows]
+def class_names_of(images: ImageSet) -> list[str | None]:
+    """The class name of each image, None for no class."""
+    return [images.class_name(row) if label >= 0 else None for row, label in enumerate(images.labels)]
 
 
 def _payload(table: GalleryTable, ids: np.ndarray) -> list[Payload]:

@@ -149,8 +149,6 @@ def test_what_is_not_in_the_gallery_can_not_be_excluded(engine, gallery, exclude
 def test_k_must_be_positive(engine, gallery, k):
     with pytest.raises(ValueError, match="k must be a whole number"):
         engine.query(gallery.paths[0], k=k)
-    with pytest.raises(ValueError, match="k must be a whole number"):
-        engine.query_many(gallery, k=k)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,6 @@ def test_an_engine_that_was_not_fitted_says_so(gallery, tmp_path):
     engine = Engine(MeanColor())
     for use in (
         lambda: engine.query(gallery.paths[0]),
-        lambda: engine.query_many(gallery),
         lambda: engine.save(tmp_path / "engine"),
     ):
         with pytest.raises(RuntimeError, match="call fit"):
@@ -224,20 +221,6 @@ def test_a_gallery_without_a_readable_image_is_refused(engine, with_broken):
     with pytest.raises(ValueError, match="'nothing' is empty"):
         engine.fit(ImageSet("nothing", (), [], ()))
     assert list(engine.query(with_broken.paths[0])) == before, "a fit that failed changes nothing"
-
-
-def test_many_queries_keep_their_rows(engine, gallery):
-    ranking = engine.query_many(gallery, k=2)
-    assert ranking.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
-    assert ranking.ids[4].tolist() == [4, 3]
-    assert engine.query_many(gallery.subset([4, 0]), k=1).ids.tolist() == [[4], [0]]
-    assert (engine.query_many(gallery, k=7).ids[:, 5:] == -1).all()
-
-
-def test_the_row_of_a_query_that_can_not_be_read_is_padding(engine, with_broken):
-    with pytest.warns(UnreadableImageWarning, match="1 of 3"):
-        ranking = engine.query_many(with_broken.subset([0, 1, 6]), k=1)
-    assert ranking.ids.tolist() == [[0], [-1], [4]]
 
 
 # ---- the folder --------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def preview(engine: Engine, images: ImageSet, folder: Path) -> Preview:
         lambda ids: index.contains(ids) & ~np.isin(ids, others.gone),
         paths,
         contents,
-        class_names_of(images, np.arange(len(images))),
+        class_names_of(images),
     )
     present = set(contents)
     lost = [id for id in others.gone.tolist() if table.content(id) is None or table.content(id) not in present]
