@@ -37,19 +37,8 @@ logging.getLogger("elastic_transport").addHandler(logging.NullHandler())
 class ElasticIndex(DocumentIndex):
     """Elasticsearch's dense vectors, https://www.elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector.
 
-    location : ``//host:9200/name``.
-    metric : ``cosine`` or ``euclidean``. With cosine, the zero vector cannot be added: Elasticsearch rejects it, or
-        fails in every later search (https://github.com/elastic/elasticsearch/pull/82241). As a query its scores are 0.
-    search : ``exact`` (the default) runs a script over all vectors; ``approximate`` searches a graph (HNSW, of
-        float32, not quantized) and may find fewer than k. It is fixed when the index is made.
-    candidates : for ``approximate``, the candidates of each shard (at least k); 100 by default, at most 10,000.
-    shards, replicas : parts of the index, and further copies of each; 1 and 0 by default.
-    timeout : seconds for one request; 30 by default.
-    tls : 1 for an encrypted connection; the system must trust the server's certificate.
-
-    Scores are float32 of Elasticsearch, converted to cosines and negated distances. The error of a Euclidean distance
-    ``d`` is about 1e-7 · (1 + d) with ``exact``; with ``approximate``, which returns 1 / (1 + d²), the error of small
-    distances is up to 3e-4.
+    Elasticsearch rejects zero vectors of metric cosine, or fails in every later search
+    (https://github.com/elastic/elasticsearch/pull/82241).
     """
 
     scheme = "elasticsearch"
@@ -60,7 +49,7 @@ class ElasticIndex(DocumentIndex):
 
     def _connect(self) -> Elasticsearch:
         return Elasticsearch(
-            f"{'https' if self.options.get('tls') else 'http'}://{self.address}",
+            self._url,
             api_key=key_for(self.address),
             request_timeout=self.timeout,
             max_retries=0,

@@ -35,20 +35,7 @@ logging.getLogger("opensearch").addHandler(logging.NullHandler())
 class OpenSearchIndex(DocumentIndex):
     """Vectors of OpenSearch's k-NN plugin, https://docs.opensearch.org/latest/mappings/supported-field-types/knn-vector/.
 
-    location : ``//host:9200/name``.
-    metric : ``cosine`` or ``euclidean``. With cosine, the zero vector cannot be added. As a query its scores are 0.
-    search : ``exact`` (the default) runs a script over all vectors; ``approximate`` searches a graph (HNSW of Lucene,
-        of float32, not quantized) and may find fewer than k. It is fixed when the index is made.
-    candidates : for ``approximate``, the candidates of each shard (at least k); 100 by default, at most 10,000.
-    shards, replicas : parts of the index, and further copies of each; 1 and 0 by default.
-    timeout : seconds for one request; 30 by default.
-    tls : 1 for an encrypted connection; the system must trust the server's certificate.
-
-    `sign_in` takes ``user:password`` for this server.
-
-    Scores are float32 of OpenSearch, converted to cosines and negated distances. The error of a Euclidean distance
-    ``d`` is about 1e-7 · (1 + d) with ``exact``; with ``approximate``, which returns 1 / (1 + d²), the error of small
-    distances is up to 3e-4.
+    The graph is Lucene's. `sign_in` takes ``user:password`` for this server.
     """
 
     scheme = "opensearch"
@@ -60,7 +47,7 @@ class OpenSearchIndex(DocumentIndex):
     def _connect(self) -> OpenSearch:
         key = key_for(self.address)
         return OpenSearch(
-            f"{'https' if self.options.get('tls') else 'http'}://{self.address}",
+            self._url,
             http_auth=None if key is None else tuple(key.split(":", 1)),
             timeout=self.timeout,
             max_retries=0,

@@ -34,8 +34,17 @@ class DocumentIndex(RemoteIndex):
     mapping of the vector, and the queries.
 
     location : ``//host:9200/name``.
-    options : those of the backend, with ``metric``, ``search``, ``candidates``, ``shards``, ``replicas``, ``timeout``
-        and ``tls`` among them.
+    metric : ``cosine`` or ``euclidean``. With cosine, the zero vector cannot be added. As a query its scores are 0.
+    search : ``exact`` (the default) runs a script over all vectors; ``approximate`` searches a graph (HNSW, of
+        float32, not quantized) and may find fewer than k. It is fixed when the index is made.
+    candidates : for ``approximate``, the candidates of each shard (at least k); 100 by default, at most 10,000.
+    shards, replicas : parts of the index, and further copies of each; 1 and 0 by default.
+    timeout : seconds for one request; 30 by default.
+    tls : 1 for an encrypted connection; the system must trust the server's certificate.
+
+    Scores are float32 of the server, converted to cosines and negated distances. The error of a Euclidean distance
+    ``d`` is about 1e-7 · (1 + d) with ``exact``; with ``approximate``, which returns 1 / (1 + d²), the error of small
+    distances is up to 3e-4.
     """
 
     option_types: ClassVar = {
@@ -63,6 +72,7 @@ class DocumentIndex(RemoteIndex):
             raise ValueError(
                 f"{self.scheme}: an index's name has lower-case letters, digits, _ - ., got {self._name!r}"
             )
+        self._url = f"{'https' if self.options.get('tls') else 'http'}://{self.address}"
         self._client = self._connect()
         self.refresh()
 
