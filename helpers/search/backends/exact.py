@@ -11,6 +11,7 @@ different chunks would get slightly different scores, in random order. Therefore
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -152,12 +153,8 @@ class ExactIndex(StoredIndex):
                 part = self._scorer.scores(queries, gallery[start : start + step])
                 scores[here] = part[rows[here], columns[here] - start]
             return scores
-        if len(queries) == 1:
-            for start in range(0, len(rows), step):
-                scores[start : start + step] = self._scorer.scores(queries, gallery[columns[start : start + step]])[0]
-            return scores
-        unique, starts = np.unique(rows, return_index=True)
-        for row, start, stop in zip(unique, starts, np.append(starts, len(rows))[1:], strict=True):
+        ends = np.searchsorted(rows, np.arange(len(queries) + 1))
+        for row, (start, stop) in enumerate(pairwise(ends.tolist())):
             for first in range(start, stop, step):
                 some = slice(first, min(first + step, stop))
                 scores[some] = self._scorer.scores(queries[row : row + 1], gallery[columns[some]])[0]
