@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from helpers.features.text import WordVectors
     from helpers.images.imageset import ImageSet
-    from helpers.search.combined import QueryPart, TextIndex
+    from helpers.search.combined import QueryPart
     from helpers.search.engine import Engine, Results
     from helpers.search.gallery import GalleryTable
+    from helpers.search.word_index import GalleryWords, WordIndex
 
 #: Ways from texts to images, with what each compares with the text.
 WAYS = {
@@ -159,7 +160,7 @@ def _name(images: list[str], texts: list[str], without: list[str]) -> str:
     return added + "".join(f' − "{text}"' for text in without)
 
 
-def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "TextIndex | None":
+def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "WordIndex | GalleryWords | None":
     """What texts are compared with, by --way; None if no text needs it."""
     from helpers.features.text_encoder import embeds_text
 
@@ -182,7 +183,9 @@ def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> 
     return _word_index(engine, folder, vectors, options)
 
 
-def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace) -> "TextIndex":
+def _word_index(
+    engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace
+) -> "WordIndex | GalleryWords":
     import numpy as np
 
     from helpers.features.word_space import Captions, Conse, DeviseNetwork, RidgeDevise

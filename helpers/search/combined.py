@@ -3,17 +3,18 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from helpers.features.text import LONGEST, TextError
 from helpers.features.text_encoder import NoTextEncoder, text_encoder
-from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
+from helpers.search.index.filters import union
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.search.rerank import feedback
+from helpers.search.word_index import GalleryWords, WordIndex
 from helpers.vectors import l2_normalize
 
 #: The number of best results of each kind of part whose scores are combined.
@@ -51,16 +52,6 @@ def marked_parts(good: np.ndarray, bad: np.ndarray) -> list[QueryPart]:
     return [QueryPart(weight / len(vectors), vector) for weight, vectors in groups for vector in vectors]
 
 
-class TextIndex(Protocol):
-    """The images of an engine as vectors of a text space, such as `helpers.search.word_index.WordIndex`."""
-
-    def embed_text(self, text: str) -> np.ndarray:
-        """A text → float32 (dim,). Raises ValueError: it has no known word."""
-
-    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
-        """The index of the images' vectors, and its ids that the engine's searches must not find."""
-
-
 class TextUnsupported(ValueError):
     """The engine cannot be searched by text; the message has the remedy."""
 
@@ -91,7 +82,7 @@ def check_metric(engine: Engine) -> None:
 
 
 def search_parts(
-    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: TextIndex | None = None, *,
+    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: WordIndex | GalleryWords | None = None, *,
     allowed: Any = None, excluded: Any = None,
 ) -> Ranking:  # fmt: skip
     """The ``k`` best results of a query of several parts: Ranking (1, k).
@@ -129,7 +120,7 @@ def search_parts(
         return Ranking(found.ids, np.where(found.ids == PAD, -np.inf, found.scores * np.linalg.norm(by_image)))
     by_text = _sum([(part.weight, words.embed_text(part.text or "")) for part in texts]) / total
     index, gone = words.of(engine)
-    hidden = gone if excluded is None else IdSet.of(excluded) if gone is None else _union(excluded, gone)
+    hidden = union(IdSet.of(excluded), gone)
     depth = max(k, DEPTH) if images else k
     candidates = []
     if len(index) and any(part.weight > 0 for part in texts):
@@ -167,8 +158,3 @@ def _sum(parts: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
         return np.empty(0)
     weights = np.array([weight for weight, _ in parts], np.float64)
     return weights @ l2_normalize(np.stack([np.asarray(vector, np.float32) for _, vector in parts])).astype(np.float64)
-
-
-def _union(first: Any, second: IdSet) -> IdSet:
-    ids = IdSet.of(first)
-    return second if ids is None else IdSet(np.union1d(ids.ids, second.ids))

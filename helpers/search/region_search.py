@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from helpers.features.regions import Regions
+from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
-from helpers.search.index import IdSet, Index, check_k, open_index
-from helpers.search.index.filters import locate
+from helpers.search.index import IdSet, Index, check_k
+from helpers.search.index.filters import locate, ranges
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -68,26 +69,22 @@ class GalleryRegions:
         self._by_region = np.argsort(self._regions, kind="stable")
 
     @classmethod
-    def of_vectors(
-        cls, ids: np.ndarray, regions: Sequence[Regions], vectors: Sequence[np.ndarray],
-        index: str | Index = "exact:cosine",
-    ) -> Self:  # fmt: skip
+    def of_vectors(cls, ids: np.ndarray, regions: Sequence[Regions], vectors: Sequence[np.ndarray]) -> Self:
         """The regions of images in memory.
 
         ids : int64 (m,), of the images. regions : of each image. vectors : float (n, dim) for its n regions.
-        index : empty, or its name.
         """
-        opened = open_index(index) if isinstance(index, str) else index
+        index = ExactIndex("cosine")
         counts = [len(each) for each in regions]
         if counts != [len(each) for each in vectors] or len(counts) != len(ids):
             raise ValueError("each image needs its regions, and each region its vector")
         rows = np.arange(sum(counts))
         if len(rows):
-            opened.add(np.concatenate([each for each in vectors if len(each)]), rows)
+            index.add(np.concatenate([each for each in vectors if len(each)]), rows)
         boxes = np.concatenate([np.empty((0, 4), np.float32), *(each.boxes for each in regions)])
         names = [name for each in regions for name in each.class_names]
         scores = np.concatenate([np.empty(0, np.float32), *(each.scores for each in regions)])
-        return cls(opened, np.repeat(np.asarray(ids, np.int64), counts), rows, boxes, names, scores)
+        return cls(index, np.repeat(np.asarray(ids, np.int64), counts), rows, boxes, names, scores)
 
     def with_ids(self, ids: np.ndarray) -> "GalleryRegions":
         """The same regions of images with other ids.
@@ -115,7 +112,7 @@ class GalleryRegions:
     def images_of(self, regions: np.ndarray) -> np.ndarray:
         """int64: the images of some regions, in the order of ``regions``, without repetitions."""
         low, high = self._entries_of(regions)
-        found, first = np.unique(self._images[self._by_region[_ranges(low, high)]], return_index=True)
+        found, first = np.unique(self._images[self._by_region[ranges(low, high)]], return_index=True)
         return found[np.argsort(first, kind="stable")]
 
     def filters(self, allowed: IdSet | None, excluded: IdSet | None) -> tuple[IdSet | None, IdSet | None]:
@@ -127,11 +124,11 @@ class GalleryRegions:
             return IdSet(self._regions[kept]), None
         if excluded is None:
             return None, None
-        rows = _ranges(*(np.searchsorted(self._images, excluded.ids, side) for side in ("left", "right")))
+        rows = ranges(*(np.searchsorted(self._images, excluded.ids, side) for side in ("left", "right")))
         hidden = np.unique(self._regions[rows])
         # Another image with identical content may be found.
         low, high = self._entries_of(hidden)
-        others = ~excluded.contains(self._images[self._by_region[_ranges(low, high)]])
+        others = ~excluded.contains(self._images[self._by_region[ranges(low, high)]])
         shared = np.bincount(np.repeat(np.arange(len(hidden)), high - low), others, len(hidden)) > 0
         return None, IdSet(hidden[~shared])
 
@@ -261,9 +258,3 @@ def _assigned(cosines: np.ndarray, candidates: Sequence[RegionMatch]) -> tuple[f
         matches[row] = candidates[column]._replace(score=float(cosines[row, column]))
     product = np.prod([max(0.0, match.score) if match else 0.0 for match in matches])
     return float(product ** (1 / len(cosines))), tuple(matches)
-
-
-def _ranges(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The numbers low[0] … high[0] - 1, low[1] … high[1] - 1, …"""
-    counts = high - low
-    return np.arange(counts.sum()) + np.repeat(low - np.concatenate([[0], counts.cumsum()[:-1]]), counts)

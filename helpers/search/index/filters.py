@@ -91,9 +91,8 @@ class IdsPerQuery:
 
     def take(self, rows: np.ndarray) -> Self:
         """The sets of some queries, in the order of ``rows``."""
-        first, count = self.starts[rows], self.starts[np.asarray(rows) + 1] - self.starts[rows]
-        starts = np.cumsum([0, *count])
-        return type(self)(starts, self.ids[np.arange(starts[-1]) + np.repeat(first - starts[:-1], count)])
+        low, high = self.starts[rows], self.starts[np.asarray(rows) + 1]
+        return type(self)(np.cumsum([0, *(high - low)]), self.ids[ranges(low, high)])
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool (q, k): whether each id of row *j* is in the set of query *j*; ``ids`` are at least -1."""
@@ -179,3 +178,16 @@ def locate(ascending: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if not len(ascending):
         return positions, np.zeros(np.shape(ids), bool)
     return positions, np.take(ascending, positions, mode="clip") == ids
+
+
+def ranges(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The numbers low[0] … high[0] - 1, low[1] … high[1] - 1, …"""
+    counts = high - low
+    return np.arange(counts.sum()) + np.repeat(low - np.concatenate([[0], counts.cumsum()[:-1]]), counts)
+
+
+def union(first: IdSet | None, second: IdSet | None) -> IdSet | None:
+    """The ids of both sets; None if there is neither."""
+    if first is None or second is None:
+        return first if second is None else second
+    return IdSet(np.union1d(first.ids, second.ids))

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.index.checks import as_ids, name_ids
-from helpers.search.index.filters import keep, locate
+from helpers.search.index.filters import keep, locate, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
 
@@ -199,7 +199,7 @@ class DeltaIndex:
         """The indexes to search, with the allowed and excluded ids of each."""
         among, dropped = IdSet.of(allowed), IdSet.of(excluded)
         parts = [(self._base, self._hidden_in_base), (self._added, self._hidden)]
-        return [(index, among, _union(hidden, dropped)) for index, hidden in parts if len(index)]
+        return [(index, among, union(hidden, dropped)) for index, hidden in parts if len(index)]
 
     @cached_property
     def _hidden(self) -> IdSet | None:
@@ -226,9 +226,3 @@ def apply_changes(index: Index | DeltaIndex, changes: Sequence[Change]) -> Delta
     vectors = np.stack([vector for _, vector in added]) if added else np.empty((0, delta.dim or 0), np.float32)
     removed = [change.id for change in changes if change.vector is None]
     return delta.changed(vectors, [id for id, _ in added], removed)
-
-
-def _union(first: IdSet | None, second: IdSet | None) -> IdSet | None:
-    if first is None or second is None:
-        return first if second is None else second
-    return IdSet(np.union1d(first.ids, second.ids))
