@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,7 @@ class Outcome(Enum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What an engine knows about one image: the outcome of adding it, and the ids that its path has in the index."""
 
     outcome: Outcome
@@ -192,7 +192,7 @@ def plan(
     rows: list[int] = []
     class_names: list[str | None] = []
     replaced: list[int] = []
-    for row, (outcome, own) in zip(compared, ((one.outcome, one.ids) for one in known), strict=True):
+    for row, (outcome, own) in zip(compared, known, strict=True):
         if candidates.unchanged[row] >= 0:
             ids[row] = candidates.unchanged[row]
             continue
