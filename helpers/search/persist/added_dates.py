@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.search.persist.engine_file import EngineFile
+from helpers.search.persist.engine_file import EngineFile, has_table
 
 _SCHEMA = "create table if not exists added_dates (start integer primary key, seconds integer)"
 
@@ -60,7 +60,7 @@ def added_dates(folder: str | Path, ids: np.ndarray) -> list[int | None]:
 
 def _starts(connection: sqlite3.Connection) -> list[tuple[int, int | None]]:
     """The rows of the table, ascending; none if there is no table."""
-    if connection.execute("select 1 from sqlite_master where name = 'added_dates'").fetchone() is None:
+    if not has_table(connection, "added_dates"):
         return []
     return connection.execute("select start, seconds from added_dates order by start").fetchall()
 

@@ -1,15 +1,16 @@
-"""Class scores of a saved engine's images: the likeliest classes of each, for searches by words and for tags.
+"""Class scores of a saved engine's images: the likeliest classes of each, for searches by words.
 
 They are rows of ``engine.sqlite``, stored by the identity of an image's content. They stay valid when images get other
 ids, and copies of an image share one row.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from helpers.search.persist.engine_file import has_table
 
 #: The number of classes that are stored per image, as many as ConSE averages.
 DEPTH = 50
@@ -32,24 +33,18 @@ class Classifier(NamedTuple):
     fingerprint: str
 
 
-@dataclass(frozen=True, eq=False)
-class StoredScores:
+class StoredScores(NamedTuple):
     """The likeliest classes of images, most likely first.
 
-    Attributes
-    ----------
     contents : the identities of the images' contents (n).
     classes : int16 (n, `DEPTH`). probabilities : float32 (n, `DEPTH`). Both may have fewer columns.
     last : number of the last row, for the next `read`.
     """
 
-    contents: list[bytes] = field(default_factory=list)
-    classes: np.ndarray = field(default_factory=lambda: np.empty((0, DEPTH), np.int16))
-    probabilities: np.ndarray = field(default_factory=lambda: np.empty((0, DEPTH), np.float32))
-    last: int = 0
-
-    def __len__(self) -> int:
-        return len(self.contents)
+    contents: list[bytes]
+    classes: np.ndarray
+    probabilities: np.ndarray
+    last: int
 
 
 def likeliest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +55,7 @@ def likeliest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def classifier_of(connection: sqlite3.Connection) -> Classifier | None:
     """The classifier of the stored scores; None if there are none."""
-    if connection.execute("select 1 from sqlite_master where name = 'classifier'").fetchone() is None:
+    if not has_table(connection, "classifier"):
         return None
     row = connection.execute("select name, fingerprint from classifier").fetchone()
     return None if row is None else Classifier(*row)
@@ -92,37 +87,14 @@ def write(
 
 def read(connection: sqlite3.Connection, after: int = 0) -> StoredScores:
     """The scores with a number above ``after``."""
-    if classifier_of(connection) is None:
-        return StoredScores(last=after)
-    rows = connection.execute(
-        "select number, content, classes, probabilities from class_scores where number > ? order by number", (after,)
-    ).fetchall()
-    if not rows:
-        return StoredScores(last=after)
-    depth = len(rows[0][2]) // 2
+    rows: list[tuple] = []
+    if has_table(connection, "class_scores"):
+        query = "select number, content, classes, probabilities from class_scores where number > ? order by number"
+        rows = connection.execute(query, (after,)).fetchall()
+    depth = len(rows[0][2]) // 2 if rows else DEPTH
     return StoredScores(
-        [content for _, content, _, _ in rows],
+        [row[1] for row in rows],
         np.frombuffer(b"".join(row[2] for row in rows), "<i2").reshape(-1, depth),
         np.frombuffer(b"".join(row[3] for row in rows), "<f4").reshape(-1, depth),
-        rows[-1][0],
+        rows[-1][0] if rows else after,
     )
-
-
-def missing(connection: sqlite3.Connection, contents: Iterable[bytes]) -> list[bytes]:
-    """Those of ``contents`` without scores, each once, in their order."""
-    unique = dict.fromkeys(contents)
-    if classifier_of(connection) is None:
-        return list(unique)
-    return [
-        content
-        for content in unique
-        if connection.execute("select 1 from class_scores where content = ?", (content,)).fetchone() is None
-    ]
-
-
-def prune(connection: sqlite3.Connection) -> None:
-    """Delete the scores of contents that the gallery table does not hold, in a transaction."""
-    if classifier_of(connection) is not None:
-        connection.execute(
-            "delete from class_scores where content not in (select content from gallery where content is not null)"
-        )

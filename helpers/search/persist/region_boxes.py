@@ -6,12 +6,13 @@ They are rows of ``engine.sqlite``, stored by the identity of an image's content
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from helpers.features.regions import Regions, whole_pixels
+from helpers.search.persist.engine_file import has_table
 
 _SCHEMA = """
 create table if not exists region_source (name not null, fingerprint not null, detector, labels);
@@ -40,7 +41,7 @@ class StoredSource(NamedTuple):
 
 def source_of(connection: sqlite3.Connection) -> StoredSource | None:
     """The source of the stored regions; None if there are none."""
-    if connection.execute("select 1 from sqlite_master where name = 'region_source'").fetchone() is None:
+    if not has_table(connection, "region_source"):
         return None
     row = connection.execute("select name, fingerprint, detector, labels from region_source").fetchone()
     return None if row is None else StoredSource(*row)
@@ -104,23 +105,3 @@ def read(connection: sqlite3.Connection, after: int = 0) -> tuple[dict[bytes, Re
         )
         after = number
     return found, after
-
-
-def missing(connection: sqlite3.Connection, contents: Iterable[bytes]) -> list[bytes]:
-    """Those of ``contents`` whose regions are not stored, each once, in their order."""
-    unique = dict.fromkeys(contents)
-    if source_of(connection) is None:
-        return list(unique)
-    return [
-        content
-        for content in unique
-        if connection.execute("select 1 from region_boxes where content = ?", (content,)).fetchone() is None
-    ]
-
-
-def prune(connection: sqlite3.Connection) -> None:
-    """Delete the regions of contents that the gallery table does not hold, in a transaction."""
-    if source_of(connection) is not None:
-        connection.execute(
-            "delete from region_boxes where content not in (select content from gallery where content is not null)"
-        )

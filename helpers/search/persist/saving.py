@@ -12,7 +12,7 @@ from filelock import FileLock
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index
 from helpers.search.persist import snapshot, wal
-from helpers.search.persist.engine_file import NAME, EngineFile, EngineFolderError
+from helpers.search.persist.engine_file import NAME, EngineFile, EngineFolderError, make_tables
 from helpers.search.persist.roots import GALLERY, Roots, locate
 from helpers.search.persist.snapshot import Manifest
 from helpers.search.persist.wal import Change
@@ -63,7 +63,7 @@ def save(
         try:
             index_file, checksum = snapshot.write_index(folder, index)
             with file.writing() as connection:
-                snapshot.prepare_tables(connection)
+                make_tables(connection)
                 # Again, as the only writer.
                 _check_unchanged(connection, folder, saved)
                 position = wal.last_number(connection)

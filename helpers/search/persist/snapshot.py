@@ -19,14 +19,14 @@ import numpy as np
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
-from helpers.search.persist import added_dates, class_scores, region_boxes, wal
+from helpers.search.persist import added_dates, wal
 from helpers.search.persist.engine_file import (
     NAME,
     OLD_NAME,
     EngineFile,
     EngineFolderError,
-    has_tables,
-    make_tables,
+    has_table,
+    prune,
 )
 from helpers.search.persist.roots import Roots, Sample, StoredRoot, spread
 from helpers.search.persist.wal import Change, to_sql, to_str
@@ -93,14 +93,14 @@ def read_manifest(connection: sqlite3.Connection, folder: Path) -> Manifest:
 
 def find_manifest(connection: sqlite3.Connection) -> Manifest | None:
     """The manifest, in a transaction; None before the first save is complete."""
-    if connection.execute("select 1 from sqlite_master where name = 'manifest'").fetchone() is None:
+    if not has_table(connection, "manifest"):
         return None
     names = ", ".join(field.name for field in fields(Manifest))
     row = connection.execute(f"select {names} from manifest").fetchone()
-    values: Iterable[Any] = (
-        () if row is None else (to_str(value) if isinstance(value, bytes) else value for value in row)
-    )
-    return None if row is None else Manifest(*values)
+    if row is None:
+        return None
+    values: Iterable[Any] = (to_str(value) if isinstance(value, bytes) else value for value in row)
+    return Manifest(*values)
 
 
 def manifest_of(folder: str | Path) -> Manifest:
@@ -250,12 +250,6 @@ def head_checksum(index_file: Path) -> str:
         return hashlib.sha256(file.read(_HEAD)).hexdigest()
 
 
-def prepare_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables of this format in place of those of another one, in a transaction."""
-    if not has_tables(connection):
-        make_tables(connection)
-
-
 def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: GalleryTable, roots: Roots) -> None:
     """Replace the whole content by a new snapshot, in a transaction."""
     dates = added_dates.known_dates(connection)
@@ -278,8 +272,8 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
     )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
     added_dates.replace(connection, ((path, place, content) for path, place, _, _, content, _ in rows), dates)
-    class_scores.prune(connection)
-    region_boxes.prune(connection)
+    prune(connection, "class_scores")
+    prune(connection, "region_boxes")
 
 
 def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: Manifest, folder: Path) -> None:
