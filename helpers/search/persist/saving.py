@@ -41,7 +41,7 @@ class SavedState:
 def check_target(folder: Path, saved: SavedState | None, replace: bool) -> None:
     """Make the folder; raise the errors of `Engine.save` if an engine with this state must not be saved there."""
     snapshot.prepare_folder(folder)
-    if not replace and snapshot.is_engine(folder) and (folder / NAME).is_file():
+    if not replace and (folder / NAME).is_file():
         with EngineFile(folder) as file, file.reading() as connection:
             _check_unchanged(connection, folder, saved)
 
