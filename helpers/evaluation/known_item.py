@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
@@ -12,11 +12,8 @@ from helpers.evaluation.intervals import wilson_interval
 from helpers.images.known_items import Change, queries
 from helpers.search.ranking import Ranking
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> "pd.DataFrame":
+def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> pd.DataFrame:
     """The share of queries whose first result is the original, for each change and strength.
 
     Parameters
@@ -32,14 +29,12 @@ def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence
     return _table(ranking, originals, changes, ["kind", "strength"])
 
 
-def recall_by_kind(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> "pd.DataFrame":
+def recall_by_kind(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> pd.DataFrame:
     """Like `recall_by_strength`, over all strengths of a kind. The interval counts each original once."""
     return _table(ranking, originals, changes, ["kind"])
 
 
-def _table(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], columns: list[str]) -> "pd.DataFrame":
-    import pandas as pd
-
+def _table(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], columns: list[str]) -> pd.DataFrame:
     originals = np.asarray(originals)
     if not len(changes) or not len(ranking) == len(originals) == len(changes):
         raise ValueError(
@@ -69,18 +64,16 @@ class KnownItemResults:
     originals: np.ndarray
     changes: list[Change]
 
-    def by_strength(self) -> "dict[str, pd.DataFrame]":
+    def by_strength(self) -> dict[str, pd.DataFrame]:
         """`recall_by_strength` of each method."""
         return {name: recall_by_strength(one, self.originals, self.changes) for name, one in self.rankings.items()}
 
-    def by_kind(self) -> "dict[str, pd.DataFrame]":
+    def by_kind(self) -> dict[str, pd.DataFrame]:
         """`recall_by_kind` of each method."""
         return {name: recall_by_kind(one, self.originals, self.changes) for name, one in self.rankings.items()}
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """`by_strength` of all methods in one table, with the method's name in the column ``method``."""
-        import pandas as pd
-
         return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
 
 
