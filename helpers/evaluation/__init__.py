@@ -21,7 +21,7 @@ __all__, __getattr__ = lazy.exports(
         "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
         "trec": ("write_qrels", "write_run"),
         "detection": (
-            "DetectionScores", "KnownObjects", "ScoredBoxes", "evaluate_detections", "iou",
+            "DetectionScores", "KnownObjects", "ScoredBoxes", "evaluate_detections",
         ),
     },
 )  # fmt: skip

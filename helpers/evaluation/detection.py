@@ -14,30 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from helpers.evaluation.intervals import Interval
-from helpers.networks import boxes as boxes_module
+from helpers.evaluation.intervals import TAILS, Interval
+from helpers.networks.boxes import iou
 
 #: The recalls at which the precision is averaged.
 RECALLS = np.linspace(0, 1, 101)
-
-
-def iou(boxes: ArrayLike, others: ArrayLike, crowd: ArrayLike | None = None) -> np.ndarray:
-    """Intersection over union of each pair: float64 (n, m).
-
-    Parameters
-    ----------
-    boxes, others : (n, 4), (m, 4): x, y, width, height.
-    crowd : bool (m,): whether each of ``others`` surrounds a crowd of objects. The intersection is then divided by the
-        area of the first box only, as in COCO.
-    """
-    one, two = _boxes(boxes, "boxes"), _boxes(others, "others")
-    overlaps = boxes_module.iou(one, two)
-    if crowd is not None:
-        crowds = _column(crowd, len(two), bool, "crowd")
-        area = np.prod(one[:, 2:], axis=1)[:, None]
-        common = boxes_module.common_areas(one, two[crowds])
-        overlaps[:, crowds] = np.divide(common, area, out=np.zeros_like(common), where=area > 0)
-    return overlaps
+#: The number of detections of a class in an image that count, those with the highest scores.
+MOST = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,33 +33,24 @@ class KnownObjects:
     labels : int64 (m,): its class.
     boxes : float64 (m, 4).
     ignored : bool (m,): objects, such as difficult ones, that need not be found. Detections of them do not count.
-    crowd : bool (m,): boxes around several objects. They are ignored, and match any number of detections.
     """
 
     images: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
     ignored: np.ndarray | None = None
-    crowd: np.ndarray | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "boxes", _boxes(self.boxes, "boxes"))
-        n = len(self.boxes)
         for name in ("images", "labels"):
-            object.__setattr__(self, name, _column(getattr(self, name), n, np.int64, name))
-        for name in ("ignored", "crowd"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _column(getattr(self, name), n, bool, name))
-
-    @cached_property
-    def is_crowd(self) -> np.ndarray:
-        """bool (m,): whether each box surrounds a crowd."""
-        return np.zeros(len(self.boxes), bool) if self.crowd is None else self.crowd
+            object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), np.int64, name))
+        if self.ignored is not None:
+            object.__setattr__(self, "ignored", _column(self.ignored, len(self.boxes), bool, "ignored"))
 
     @cached_property
     def is_ignored(self) -> np.ndarray:
-        """bool (m,): whether each object, or crowd, is ignored."""
-        return self.is_crowd if self.ignored is None else self.is_crowd | self.ignored
+        """bool (m,): whether each object is ignored."""
+        return np.zeros(len(self.boxes), bool) if self.ignored is None else self.ignored
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,35 +151,29 @@ class DetectionScores:
             float(hits / drawn) if drawn else float("nan"), float(hits / objects) if objects else float("nan")
         )
 
-    def intervals(self, score: float, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Percentile bootstrap intervals over images of ``mAP``, and of ``precision`` and ``recall`` at a score.
+    def intervals(self, score: float, resamples: int = 1000) -> dict[str, Interval]:
+        """95 % percentile bootstrap intervals over images of ``mAP``, and of ``precision`` and ``recall`` at a score.
 
         Whole images are drawn with replacement, because the objects of an image are not independent. A draw without a
         known object, or without a detection, is left out of the values that it does not define.
         """
-        if not 0 < level < 1 or resamples < 1:
-            raise ValueError(f"level must lie between 0 and 1, resamples must be at least 1; got {level}, {resamples}")
+        if resamples < 1:
+            raise ValueError(f"resamples must be at least 1, got {resamples}")
         if self.n_images < 2:
             return {name: Interval(float("nan"), float("nan")) for name in ("mAP", "precision", "recall")}
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         drawn = np.empty((resamples, 3))
         for row in drawn:
             times = np.bincount(rng.integers(self.n_images, size=self.n_images), minlength=self.n_images).astype(float)
             values = np.array([found.average_precision(times) for found in self.matches.values()])
             known = values[~np.isnan(values)]
             row[:] = known.mean() if len(known) else np.nan, *self._ratios(score, times)
-        tail = (1 - level) / 2
-        low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
+        low, high = np.nanquantile(drawn, TAILS, axis=0)
         return {name: Interval(float(low[i]), float(high[i])) for i, name in enumerate(("mAP", "precision", "recall"))}
 
 
 def evaluate_detections(
-    known: KnownObjects,
-    detections: ScoredBoxes,
-    n_images: int,
-    threshold: float = 0.5,
-    most: int = 100,
-    areas: tuple[float, float] = (0, np.inf),
+    known: KnownObjects, detections: ScoredBoxes, n_images: int, threshold: float = 0.5
 ) -> DetectionScores:
     """Match detections to the known objects of their image and class.
 
@@ -213,9 +181,6 @@ def evaluate_detections(
     ----------
     n_images : the number of images; images are numbered from 0.
     threshold : the smallest intersection over union of a match.
-    most : the number of detections of a class in an image that count, those with the highest scores.
-    areas : objects whose box has a smaller or larger area, in square pixels, are ignored, and so are detections of
-        another area that match no object.
 
     Raises
     ------
@@ -228,36 +193,27 @@ def evaluate_detections(
             raise ValueError(f"images must lie in 0 … {n_images - 1}, got {what.images.min()} … {what.images.max()}")
     labels = np.union1d(known.labels, detections.labels).tolist()
     return DetectionScores(
-        {label: _class_matches(known, detections, label, n_images, threshold, most, areas) for label in labels},
-        n_images,
+        {label: _class_matches(known, detections, label, n_images, threshold) for label in labels}, n_images
     )
 
 
 def _class_matches(
-    known: KnownObjects,
-    detections: ScoredBoxes,
-    label: int,
-    n_images: int,
-    threshold: float,
-    most: int,
-    areas: tuple[float, float],
+    known: KnownObjects, detections: ScoredBoxes, label: int, n_images: int, threshold: float
 ) -> ClassMatches:
     of_known, of_found = np.flatnonzero(known.labels == label), np.flatnonzero(detections.labels == label)
-    ignored = known.is_ignored | _outside(known.boxes, areas)
+    ignored = known.is_ignored
     objects = np.bincount(known.images[of_known][~ignored[of_known]], minlength=n_images)
     kept, correct = [np.empty(0, np.int64)], [np.empty(0, bool)]
     for image in np.unique(detections.images[of_found]):
         rows = of_found[detections.images[of_found] == image]
-        rows = rows[np.argsort(-detections.scores[rows], kind="stable")][:most]
+        rows = rows[np.argsort(-detections.scores[rows], kind="stable")][:MOST]
         truth = of_known[known.images[of_known] == image]
-        overlap = iou(detections.boxes[rows], known.boxes[truth], known.is_crowd[truth])
-        matched = match(overlap, ignored[truth], known.is_crowd[truth], threshold)
-        no_object = matched < 0
-        skipped = np.where(
-            no_object, _outside(detections.boxes[rows], areas), np.append(ignored[truth], False)[matched]
-        )
+        overlap = iou(detections.boxes[rows], known.boxes[truth])
+        matched = match(overlap, ignored[truth], threshold)
+        # The last value is for -1, no object.
+        skipped = np.append(ignored[truth], False)[matched]
         kept.append(rows[~skipped])
-        correct.append(~no_object[~skipped])
+        correct.append(matched[~skipped] >= 0)
     rows, hits = np.concatenate(kept), np.concatenate(correct)
     # Images are in ascending order, and equal scores keep it.
     order = np.argsort(-detections.scores[rows], kind="stable")
@@ -265,7 +221,7 @@ def _class_matches(
     return ClassMatches(detections.images[rows], detections.scores[rows], hits, objects)
 
 
-def match(overlap: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+def match(overlap: np.ndarray, ignored: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """int64 (n,): the object that each detection of one image and class matches, or -1.
 
     Each detection, in the given order, takes the free object with the largest overlap of at least ``threshold``. It
@@ -274,23 +230,17 @@ def match(overlap: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, threshold
     Parameters
     ----------
     overlap : float (n, m): intersection over union of detections, from the highest score down, and objects.
-    ignored, crowd : bool (m,): a crowd is never used up.
+    ignored : bool (m,).
     """
     matched, free = np.full(len(overlap), -1), np.ones(overlap.shape[1], bool)
     for row, values in enumerate(overlap):
-        for candidates in (free & ~ignored, (free | crowd) & ignored):
+        for candidates in (free & ~ignored, free & ignored):
             possible = np.flatnonzero(candidates & (values >= min(threshold, 1 - 1e-10)))
             if len(possible):
                 matched[row] = possible[len(possible) - 1 - np.argmax(values[possible][::-1])]
                 free[matched[row]] = False
                 break
     return matched
-
-
-def _outside(boxes: np.ndarray, areas: tuple[float, float]) -> np.ndarray:
-    """bool (n,): whether the area of each box is outside of the range."""
-    area = boxes[:, 2] * boxes[:, 3]
-    return (area < areas[0]) | (area > areas[1])
 
 
 def _boxes(values: ArrayLike, name: str) -> np.ndarray:

@@ -22,6 +22,9 @@ CHUNK = 1_000_000
 #: Smaller p-values are shown as "< 0.01": resampling does not measure them exactly, and cannot return less than
 #: 1 / (resamples + 1), or that times the number of tests after a correction.
 SMALL_P_VALUE = 0.01
+#: The level of all intervals, and the quantiles that are the bounds of percentile intervals.
+LEVEL = 0.95
+TAILS = (1 - LEVEL) / 2, 1 - (1 - LEVEL) / 2
 
 
 class Interval(NamedTuple):
@@ -52,13 +55,9 @@ def format_p_value(p_value: float, digits: int = 4) -> str:
 
 
 def bootstrap_interval(
-    values: np.ndarray,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    clusters: np.ndarray | None = None,
+    values: np.ndarray, resamples: int = 2000, seed: int = 0, clusters: np.ndarray | None = None
 ) -> Interval:
-    """Percentile bootstrap interval of the mean over queries; the same seed gives the same interval.
+    """95 % percentile bootstrap interval of the mean over queries; the same seed gives the same interval.
 
     Parameters
     ----------
@@ -72,29 +71,19 @@ def bootstrap_interval(
     (nan, nan) for a single query or cluster, which has no variation. Equal values give a width of 0, which is too
     narrow: if 20 of 20 queries succeed, an error rate of up to about 3/20 is still plausible.
     """
-    return bootstrap_intervals({"values": values}, level, resamples, seed, clusters)["values"]
+    return bootstrap_intervals({"values": values}, resamples, seed, clusters)["values"]
 
 
 def bootstrap_intervals(
-    columns: Mapping[str, np.ndarray],
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    clusters: np.ndarray | None = None,
+    columns: Mapping[str, np.ndarray], resamples: int = 2000, seed: int = 0, clusters: np.ndarray | None = None
 ) -> dict[str, Interval]:
     """`bootstrap_interval` of several metrics (q,) on the same queries; the draws are made once."""
-    _check_level(level)
-    low, high = _bounds(_resampled_means(_table(columns), clusters, resamples, seed), level)
+    low, high = np.quantile(_resampled_means(_table(columns), clusters, resamples, seed), TAILS, axis=0)
     return {name: Interval(float(low[i]), float(high[i])) for i, name in enumerate(columns)}
 
 
 def paired_difference(
-    a: np.ndarray,
-    b: np.ndarray,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    clusters: np.ndarray | None = None,
+    a: np.ndarray, b: np.ndarray, resamples: int = 2000, seed: int = 0, clusters: np.ndarray | None = None
 ) -> PairedResult:
     """Test whether method ``a`` scores better than ``b`` on the same queries.
 
@@ -106,26 +95,24 @@ def paired_difference(
     a, b : (q,), in the same order. For ``clusters`` see `bootstrap_interval`. With one query or cluster, all
         but the difference is nan.
     """
-    return paired_differences({"a": a}, b, level, resamples, seed, clusters)["a"]
+    return paired_differences({"a": a}, b, resamples, seed, clusters)["a"]
 
 
 def paired_differences(
     columns: Mapping[str, np.ndarray],
     b: np.ndarray,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
     clusters: np.ndarray | None = None,
 ) -> dict[str, PairedResult]:
     """`paired_difference` of several methods (q,) and the same ``b``; the draws are made once."""
-    _check_level(level)
     b = np.asarray(b, dtype=np.float64)
     shapes = {np.shape(values) for values in columns.values()} - {b.shape}
     if shapes:
         raise ValueError(f"both methods must be scored on the same queries, got shapes {shapes.pop()} and {b.shape}")
     differences = _table(columns) - _table({"b": b})
     draws = _resampled_means(differences, clusters, resamples, seed)
-    lows, highs = _bounds(draws, level)
+    lows, highs = np.quantile(draws, TAILS, axis=0)
     found = differences.mean(axis=0)
     # The tolerance counts draws that differ from the observed difference by rounding only.
     extreme = np.abs(draws - found) >= np.abs(found) - 1e-12
@@ -148,15 +135,11 @@ class Difference(NamedTuple):
 
 
 def simultaneous_differences(
-    columns: Mapping[str, np.ndarray],
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-    clusters: np.ndarray | None = None,
+    columns: Mapping[str, np.ndarray], resamples: int = 10_000, seed: int = 0, clusters: np.ndarray | None = None
 ) -> dict[tuple[str, str], Difference]:
     """The differences a - b of all pairs of methods, with intervals that hold for all pairs together.
 
-    With the probability ``level``, no interval misses its true difference. The method that is best on these queries may
+    With a probability of 95 %, no interval misses its true difference. The method that is best on these queries may
     therefore be compared with the others, although it was chosen by the same queries. Each interval is the difference ±
     c standard errors; c is the quantile of the largest deviation among all pairs, in standard errors (bootstrap of the
     maximum: Romano & Wolf 2005, Stepwise multiple testing as formalized data snooping; without the steps). For two
@@ -169,7 +152,6 @@ def simultaneous_differences(
     -------
     (a, b) → difference, for both orders of each pair.
     """
-    _check_level(level)
     if len(columns) < 2:
         raise ValueError(f"at least two methods are needed, got {', '.join(columns) or 'none'}")
     table, names = _table(columns), list(columns)
@@ -183,7 +165,7 @@ def simultaneous_differences(
         # Two methods with the same values differ by rounding only.
         if errors[pair] > 1e-12:
             np.maximum(largest, np.abs(drawn - found[pair]) / errors[pair], out=largest)
-    width = np.quantile(largest, level) * errors
+    width = np.quantile(largest, LEVEL) * errors
     lows, highs = (found - width).tolist(), (found + width).tolist()
     results = {}
     for i, j, difference, low, high in zip(first, second, found.tolist(), lows, highs, strict=True):
@@ -192,15 +174,15 @@ def simultaneous_differences(
     return results
 
 
-def wilson_interval(share: float, n: int, level: float = 0.95) -> Interval:
-    """Confidence interval of a proportion among ``n`` trials (Wilson 1927); its width is not 0 for a share of 0 or 1.
+def wilson_interval(share: float, n: int) -> Interval:
+    """95 % interval of a proportion among ``n`` trials (Wilson 1927); its width is not 0 for a share of 0 or 1.
 
     If trials are not independent, such as the queries made from one image, use the number of images for ``n``. The
     interval is then rather too wide than too narrow.
     """
-    if n < 1 or not 0 <= share <= 1 or not 0 < level < 1:
-        raise ValueError(f"share and level must lie between 0 and 1, n must be at least 1; got {share}, {level}, {n}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(f"share must lie between 0 and 1, n must be at least 1; got {share}, {n}")
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Interval(max(0.0, (middle - half) / (1 + z**2 / n)), min(1.0, (middle + half) / (1 + z**2 / n)))
 
@@ -219,17 +201,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(order))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)))
     return adjusted
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-
-
-def _bounds(draws: np.ndarray, level: float) -> np.ndarray:
-    """float64 (2, m): the bounds of percentile intervals of draws (resamples, m)."""
-    tail = (1 - level) / 2
-    return np.quantile(draws, [tail, 1 - tail], axis=0)
 
 
 def _table(columns: Mapping[str, np.ndarray]) -> np.ndarray:

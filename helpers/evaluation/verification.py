@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.evaluation.intervals import Interval
+from helpers.evaluation.intervals import TAILS, Interval
 from helpers.evaluation.protocol import Protocol
 from helpers.images.imageset import NO_CLASS
 from helpers.vectors import l2_normalize
@@ -267,8 +267,7 @@ def error_intervals(
         drawn.append((accept[cut], reject[cut], (accept[nearest] + reject[nearest]) / 2))
     if not drawn or n < 3:
         return ErrorIntervals(*[Interval(float("nan"), float("nan"))] * 3)
-    tail = (1 - 0.95) / 2
-    low, high = np.quantile(np.clip(drawn, 0, 1), [tail, 1 - tail], axis=0)
+    low, high = np.quantile(np.clip(drawn, 0, 1), TAILS, axis=0)
     return ErrorIntervals(*(Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from helpers.evaluation.detection import KnownObjects, ScoredBoxes, evaluate_detections, iou, match
+from helpers.evaluation.detection import KnownObjects, ScoredBoxes, evaluate_detections, match
 
 
 def known(boxes, images=None, labels=None, **flags) -> KnownObjects:
@@ -23,19 +23,7 @@ def found(boxes, scores, images=None, labels=None) -> ScoredBoxes:
     return ScoredBoxes(images or [0] * len(boxes), labels or [0] * len(boxes), boxes, scores)
 
 
-# ---- intersection over union -------------------------------------------------------------------------
-
-
-def test_iou_by_hand():
-    boxes = [(0, 0, 10, 10), (0, 0, 5, 10), (20, 20, 5, 5)]
-    assert iou(boxes, [(0, 0, 10, 10), (5, 0, 10, 10), (0, 0, 0, 0)]) == pytest.approx(
-        np.array([[1, 50 / 150, 0], [0.5, 0, 0], [0, 0, 0]])
-    )
-    # The intersection of 50 is divided by the first box's area of 50.
-    assert iou([(0, 0, 5, 10)], [(0, 0, 100, 100)], crowd=[True]).tolist() == [[1.0]]
-    assert iou([], boxes).shape == (0, 3) and iou(boxes, []).shape == (3, 0)
-    # An empty box in an empty box has no intersection and no union.
-    assert iou([(1, 1, 0, 0)], [(1, 1, 0, 0)]).tolist() == [[0.0]]
+# ---- invalid boxes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,7 +32,7 @@ def test_iou_by_hand():
 )
 def test_invalid_boxes_are_refused(boxes, message):
     with pytest.raises(ValueError, match=message):
-        iou(boxes, [(0, 0, 1, 1)])
+        KnownObjects([0], [0], boxes)
 
 
 # ---- matching ----------------------------------------------------------------------------------------
@@ -53,17 +41,15 @@ def test_invalid_boxes_are_refused(boxes, message):
 def test_each_object_is_matched_once_by_the_best_score():
     overlap = np.array([[0.6, 0.0], [0.9, 0.55], [0.8, 0.7]])
     none = np.zeros(2, bool)
-    assert match(overlap, none, none).tolist() == [0, 1, -1]
-    assert match(overlap, none, none, threshold=0.65).tolist() == [-1, 0, 1]
+    assert match(overlap, none).tolist() == [0, 1, -1]
+    assert match(overlap, none, threshold=0.65).tolist() == [-1, 0, 1]
     # Of equal overlaps, pycocotools takes the last object.
-    assert match(np.array([[0.6, 0.6, 0.5]]), np.zeros(3, bool), np.zeros(3, bool)).tolist() == [1]
+    assert match(np.array([[0.6, 0.6, 0.5]]), np.zeros(3, bool)).tolist() == [1]
 
 
-def test_ignored_objects_are_matched_last_and_crowds_again():
+def test_ignored_objects_are_matched_last():
     overlap = np.array([[0.6, 0.9], [0.6, 0.9], [0.6, 0.9]])
-    ignored, crowd = np.array([False, True]), np.array([False, True])
-    assert match(overlap, ignored, ~ignored & ignored).tolist() == [0, 1, -1]
-    assert match(overlap, ignored, crowd).tolist() == [0, 1, 1]
+    assert match(overlap, np.array([False, True])).tolist() == [0, 1, -1]
 
 
 # ---- average precision -------------------------------------------------------------------------------
@@ -99,9 +85,6 @@ def test_ignored_objects_count_neither_way():
     scores = evaluate_detections(truth, found([boxes[1], boxes[0]], [0.9, 0.8]), 1)
     assert scores.mean_average_precision == pytest.approx(1) and scores.at(0) == (1.0, 1.0)
     assert len(scores.matches[0].scores) == 1 and scores.matches[0].objects.tolist() == [1]
-    assert (
-        evaluate_detections(known(boxes), found([boxes[1]], [0.9]), 1, areas=(101, np.inf)).matches[0].objects[0] == 0
-    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +111,7 @@ def test_invalid_thresholds_are_refused():
 # ---- the reference implementation --------------------------------------------------------------------
 
 
-def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int, areas) -> dict[int, float]:
+def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int) -> dict[int, float]:
     """Label → average precision of pycocotools at an intersection over union of 0.5; -1 without a known object."""
     labels = sorted({*truth.labels.tolist(), *detections.labels.tolist()})
     data = COCO()
@@ -136,11 +119,12 @@ def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int, areas
         "images": [{"id": i} for i in range(n_images)],
         "categories": [{"id": label} for label in labels],
         "annotations": [
-            {"id": i + 1, "image_id": image, "category_id": label, "bbox": box, "iscrowd": int(crowd),
-             "area": box[2] * box[3]}
-            for i, (image, label, box, crowd) in enumerate(
-                zip(*(each.tolist() for each in (truth.images, truth.labels, truth.boxes, truth.is_crowd)), strict=True)
-            )
+            # Objects of an area outside the range are ignored.
+            {"id": i + 1, "image_id": image, "category_id": label, "bbox": box, "iscrowd": 0,
+             "area": -1 if ignored else box[2] * box[3]}
+            for i, (image, label, box, ignored) in enumerate(zip(
+                *(each.tolist() for each in (truth.images, truth.labels, truth.boxes, truth.is_ignored)), strict=True
+            ))
         ],
     }  # fmt: skip
     columns = (each.tolist() for each in (detections.images, detections.labels, detections.boxes, detections.scores))
@@ -152,7 +136,7 @@ def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int, areas
         data.createIndex()
         evaluation = COCOeval(data, data.loadRes(results), "bbox")
         evaluation.params.iouThrs = np.array([0.5])
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [list(areas)], ["all"]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -170,14 +154,13 @@ rows = st.tuples(st.integers(0, 2), st.integers(0, 1), places)
 @given(
     st.lists(st.tuples(rows, st.booleans()), max_size=10),
     st.lists(st.tuples(rows, st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9])), min_size=1, max_size=14),
-    st.sampled_from([(0, 1e10), (18, 30)]),
 )
-def test_average_precision_is_that_of_pycocotools(objects, results, areas):
+def test_average_precision_is_that_of_pycocotools(objects, results):
     truth = known(
         [box for (_, _, box), _ in objects],
         [image for (image, _, _), _ in objects],
         [label for (_, label, _), _ in objects],
-        crowd=[crowd for _, crowd in objects],
+        ignored=[ignored for _, ignored in objects],
     )
     detections = found(
         [box for (_, _, box), _ in results],
@@ -185,8 +168,8 @@ def test_average_precision_is_that_of_pycocotools(objects, results, areas):
         [image for (image, _, _), _ in results],
         [label for (_, label, _), _ in results],
     )
-    expected = reference(truth, detections, 3, areas)
-    scores = evaluate_detections(truth, detections, 3, areas=areas)
+    expected = reference(truth, detections, 3)
+    scores = evaluate_detections(truth, detections, 3)
     assert scores.average_precisions == pytest.approx({k: v for k, v in expected.items() if v >= 0}, abs=1e-12)
 
 
@@ -195,7 +178,7 @@ def test_many_detections_of_an_image_are_cut_as_in_pycocotools():
     boxes = np.column_stack([rng.uniform(0, 90, (150, 2)), rng.uniform(5, 10, (150, 2))])
     truth = known((boxes[:40] + rng.normal(0, 0.5, (40, 4))).tolist())
     detections = found(boxes, rng.uniform(0, 1, 150))
-    expected = reference(truth, detections, 1, (0, 1e10))
+    expected = reference(truth, detections, 1)
     assert evaluate_detections(truth, detections, 1).average_precisions == pytest.approx(expected)
     assert len(evaluate_detections(truth, detections, 1).matches[0].scores) == 100
 
