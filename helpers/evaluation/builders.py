@@ -94,7 +94,7 @@ def from_layout(layout: Layout, name: str) -> Protocol:
     return query_gallery(layout.images, layout.is_query, layout.in_gallery, f"{name}-{sides}")
 
 
-def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str = "") -> Protocol:
+def disjoint_split(images: ImageSet, name: str, every: int = 3) -> Protocol:
     """Every third image of each class is a query, and all others are the gallery (`Protocol.check_disjoint`).
 
     Images that have a copy in the set are not used as queries. The first query of a class is its first image.
@@ -116,7 +116,7 @@ def disjoint_split(images: ImageSet, name: str, every: int = 3, description: str
         is_query[np.flatnonzero((images.labels == label) & alone)[::every]] = True
     if not is_query.any():
         raise ValueError(f"{images.name}: every image with a class has a copy, so there is no query.")
-    text = description or f"One in {every} images of each class is a query. All other images are the gallery."
+    text = f"One in {every} images of each class is a query. All other images are the gallery."
     return query_gallery(images, is_query, ~is_query, name, description=text)
 
 
@@ -140,13 +140,7 @@ def fewer_queries(protocol: Protocol, count: int) -> Protocol:
     return replace(protocol, name=f"{protocol.name}-{len(few)}-queries", queries=few, **parts)  # type: ignore[arg-type]
 
 
-def one_per_class_gallery(
-    images: ImageSet,
-    name: str,
-    seed: int = 0,
-    excluded: Mapping[int, Sequence[int]] | None = None,
-    description: str = "",
-) -> Protocol:
+def one_per_class_gallery(images: ImageSet, name: str, seed: int = 0) -> Protocol:
     """The gallery has one image of each class, drawn with ``seed``; all other images with a class are queries.
 
     Then R = 1, and top-1 accuracy is the accuracy of a classifier with one example of each class.
@@ -162,10 +156,10 @@ def one_per_class_gallery(
     is_query[gallery] = False
     if not is_query.any():
         raise ValueError(f"{images.name}: no class has two images, so there is no query.")
-    text = description or (
+    text = (
         f"The gallery has one image of each class (drawn with seed {seed}). All other images with a class are queries."
     )
-    return query_gallery(images, is_query, np.sort(gallery), name, excluded, text)
+    return query_gallery(images, is_query, np.sort(gallery), name, description=text)
 
 
 def _rows(images: ImageSet, rows: Rows) -> np.ndarray:
@@ -177,7 +171,7 @@ def _rows(images: ImageSet, rows: Rows) -> np.ndarray:
     return rows
 
 
-def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, description: str = "") -> Protocol:
+def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0) -> Protocol:
     """New images of known classes: ``fraction`` of each class are queries, the rest is the gallery.
 
     A network may be trained on the gallery (`learnable`). Copies stay on one side (`ImageSet.split`); images without a
@@ -186,14 +180,14 @@ def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0, 
     labeled = np.flatnonzero(images.labels != NO_CLASS)
     query_keys = set(images.subset(labeled).split(fraction, seed)[1].keys)
     is_query = np.array([key in query_keys for key in images.keys])
-    text = description or (
+    text = (
         f"{fraction:.0%} of each class (drawn with seed {seed}) are queries. All other images are the gallery, and "
         "networks may be trained on them."
     )
     return query_gallery(images, is_query, ~is_query, name, description=text)
 
 
-def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str = "") -> Protocol:
+def unseen_classes(images: ImageSet, name: str, seed: int = 0) -> Protocol:
     """New classes: half of the classes, leave one out; a network may be trained on the other half.
 
     The first half of ``numpy.random.default_rng(seed).permutation(classes)`` is for training. Images without a class
@@ -206,14 +200,14 @@ def unseen_classes(images: ImageSet, name: str, seed: int = 0, description: str 
     rows = np.isin(images.labels, kept) | (images.labels == NO_CLASS)
     part = images.subset(rows)
     part = replace(part, labels=renumbered[part.labels], class_names=tuple(images.class_names[c] for c in kept))
-    text = description or (
+    text = (
         f"Half of the classes (drawn with seed {seed}) are queries and gallery, leave one out. Networks may be trained "
         "on the other half."
     )
     return leave_one_out(part, name, description=text)
 
 
-def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> ImageSet:
+def learnable(protocol: Protocol, images: ImageSet) -> ImageSet:
     """The images of a data set that a network may be trained on before it is scored under ``protocol``.
 
     These are the images with a class that are neither a query nor a copy of one (same group). For a leave-one-out
@@ -247,6 +241,6 @@ def learnable(protocol: Protocol, images: ImageSet, name: str | None = None) -> 
             f"under {protocol.name} every image is a query, so none is left for training; use a protocol with held out "
             "images or classes"
         )
-    part = images.subset(rows, name or f"{images.name}, to learn from")
+    part = images.subset(rows, f"{images.name}, to learn from")
     kept, labels = np.unique(part.labels, return_inverse=True)
     return replace(part, labels=labels, class_names=tuple(images.class_names[c] for c in kept))

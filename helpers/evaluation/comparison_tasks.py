@@ -6,7 +6,6 @@ says nothing about images that show similar things.
 """
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,9 +110,7 @@ def class_task(layout: Layout, name: str, n_queries: int, seed: int = 0) -> Task
     return Task(layout.images, protocol, protocol.queries, (), eligible, candidates - eligible, seed)
 
 
-def known_item_task(
-    images: ImageSet, name: str, n_queries: int, seed: int = 0, changes: Sequence[Change] = CHANGES
-) -> Task:
+def known_item_task(images: ImageSet, name: str, n_queries: int, seed: int = 0) -> Task:
     """Queries are changed copies of images, which are drawn with ``seed``; each has one relevant image, its original.
 
     Images have one query each, or several with different changes if there are more queries than images. Copies of the
@@ -122,11 +119,11 @@ def known_item_task(
     n_queries : at most one of each change per image.
     """
     count = len(images)
-    total = min(n_queries, count * len(changes))
+    total = min(n_queries, count * len(CHANGES))
     drawn = np.random.default_rng(seed).permutation(count)
     # The first round has each change equally often, each later round the next change of each image.
     originals = np.array([drawn[i % count] for i in range(total)], np.int64)
-    made = tuple(changes[(i % count + i // count) % len(changes)] for i in range(total))
+    made = tuple(CHANGES[(i % count + i // count) % len(CHANGES)] for i in range(total))
     queries = count + np.arange(total)
     keys = tuple(f"{images.keys[row]} ({change})" for row, change in zip(originals, made, strict=True))
     groups = np.full(count, -1) if images.groups is None else images.groups
