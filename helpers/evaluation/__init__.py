@@ -17,7 +17,7 @@ __all__, __getattr__ = lazy.exports(
             "per_class", "relevance_mask",
         ),
         "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),
-        "known_item": ("KnownItemResults", "recall_by_kind", "recall_by_strength", "search_known_items"),
+        "known_item": ("KnownItemResults", "search_known_items"),
         "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
         "trec": ("write_qrels", "write_run"),
         "detection": (

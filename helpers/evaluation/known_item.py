@@ -5,49 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
 from helpers.images.known_items import Change, queries
 from helpers.search.ranking import Ranking
-
-
-def recall_by_strength(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> pd.DataFrame:
-    """The share of queries whose first result is the original, for each change and strength.
-
-    Parameters
-    ----------
-    ranking : one row per query; results are ids of originals. originals : int (q,), the relevant id of each query.
-    changes : (q,), the change of each query.
-
-    Returns
-    -------
-    Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval); changes
-    are in the order of their first occurrence.
-    """
-    return _table(ranking, originals, changes, ["kind", "strength"])
-
-
-def recall_by_kind(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change]) -> pd.DataFrame:
-    """Like `recall_by_strength`, over all strengths of a kind. The interval counts each original once."""
-    return _table(ranking, originals, changes, ["kind"])
-
-
-def _table(ranking: Ranking, originals: ArrayLike, changes: Sequence[Change], columns: list[str]) -> pd.DataFrame:
-    originals = np.asarray(originals)
-    if not len(changes) or not len(ranking) == len(originals) == len(changes):
-        raise ValueError(
-            f"one original and one change per query are needed, at least one: got {len(ranking)} rows, "
-            f"{len(originals)} originals and {len(changes)} changes"
-        )
-    found = pd.DataFrame({column: [getattr(change, column) for change in changes] for column in columns})
-    found = found.assign(original=originals, right=ranking.ids[:, 0] == originals)
-    lines = []
-    for group, rows in found.groupby(columns, sort=False):
-        share = float(rows["right"].mean())
-        lines.append([*group, len(rows), share, *wilson_interval(share, rows["original"].nunique())])
-    return pd.DataFrame(lines, columns=[*columns, "queries", "recall@1", "low", "high"])
 
 
 @dataclass(frozen=True)
@@ -65,16 +27,35 @@ class KnownItemResults:
     changes: list[Change]
 
     def by_strength(self) -> dict[str, pd.DataFrame]:
-        """`recall_by_strength` of each method."""
-        return {name: recall_by_strength(one, self.originals, self.changes) for name, one in self.rankings.items()}
+        """Method → the share of queries whose first result is the original, for each change and strength.
+
+        Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval);
+        changes are in the order of their first occurrence.
+        """
+        return {name: self._recall(one, ["kind", "strength"]) for name, one in self.rankings.items()}
 
     def by_kind(self) -> dict[str, pd.DataFrame]:
-        """`recall_by_kind` of each method."""
-        return {name: recall_by_kind(one, self.originals, self.changes) for name, one in self.rankings.items()}
+        """Like `by_strength`, over all strengths of a kind. The interval counts each original once."""
+        return {name: self._recall(one, ["kind"]) for name, one in self.rankings.items()}
 
     def table(self) -> pd.DataFrame:
         """`by_strength` of all methods in one table, with the method's name in the column ``method``."""
         return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
+
+    def _recall(self, ranking: Ranking, columns: list[str]) -> pd.DataFrame:
+        originals, changes = self.originals, self.changes
+        if not len(changes) or not len(ranking) == len(originals) == len(changes):
+            raise ValueError(
+                f"one original and one change per query are needed, at least one: got {len(ranking)} rows, "
+                f"{len(originals)} originals and {len(changes)} changes"
+            )
+        found = pd.DataFrame({column: [getattr(change, column) for change in changes] for column in columns})
+        found = found.assign(original=originals, right=ranking.ids[:, 0] == originals)
+        lines = []
+        for group, rows in found.groupby(columns, sort=False):
+            share = float(rows["right"].mean())
+            lines.append([*group, len(rows), share, *wilson_interval(share, rows["original"].nunique())])
+        return pd.DataFrame(lines, columns=[*columns, "queries", "recall@1", "low", "high"])
 
 
 def search_known_items(

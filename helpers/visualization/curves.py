@@ -117,7 +117,7 @@ def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]
 
     Earlier methods have wider lines, so that curves on top of each other stay visible.
 
-    tables : method → the table of `helpers.evaluation.known_item.recall_by_strength`.
+    tables : method → the table of `helpers.evaluation.known_item.KnownItemResults.by_strength`.
     units : kind → unit of its strength.
     """
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table["kind"]))

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import paths
 from helpers.evaluation import protocol_files
-from helpers.evaluation.known_item import recall_by_kind, recall_by_strength
+from helpers.evaluation.known_item import KnownItemResults
 from helpers.features.keypoints import extract_each
 from helpers.features.vocabulary import draw, learn, shipped
 from helpers.images import imagenet, known_items, reading
@@ -49,8 +49,8 @@ def test_votes_find_rotated_cropped_and_shrunk_copies(count, capsys):
     assert len(copies) == count * 33 // 5 and len(set(originals)) == count
     found = [index.search([query], 1) for query in extract_each(copies)]
     ranking = Ranking(*(np.concatenate([getattr(one, name) for one in found]) for name in ("ids", "scores")))
-    by_kind = recall_by_kind(ranking, originals, changes).set_index("kind")
-    by_strength = recall_by_strength(ranking, originals, changes)
+    results = KnownItemResults({"votes": ranking}, np.array(originals), list(changes))
+    by_kind, by_strength = results.by_kind()["votes"].set_index("kind"), results.by_strength()["votes"]
     with capsys.disabled():
         print(f"\n{by_kind.round(3)}")
     assert by_kind.loc["rotation", "recall@1"] >= 0.97

@@ -1,10 +1,12 @@
 """Known-item recall: counted by hand, and its interval by originals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from helpers.evaluation.intervals import wilson_interval
-from helpers.evaluation.known_item import recall_by_kind, recall_by_strength, search_known_items
+from helpers.evaluation.known_item import KnownItemResults, search_known_items
 from helpers.images.known_items import Change
 from helpers.search.ranking import PAD, Ranking
 
@@ -24,11 +26,11 @@ def results_of(lines):
     second = [PAD if one == PAD else 9 for one in first]
     ids = np.column_stack([first, second])
     scores = np.where(ids == PAD, -np.inf, [2.0, 1.0])
-    return Ranking(ids, scores), list(originals), list(changes)
+    return KnownItemResults({"method": Ranking(ids, scores)}, np.array(originals), list(changes))
 
 
 def test_by_strength_by_hand():
-    table = recall_by_strength(*results_of(RESULTS))
+    table = results_of(RESULTS).by_strength()["method"]
     assert list(table.columns) == ["kind", "strength", "queries", "recall@1", "low", "high"]
     assert table[["kind", "strength"]].to_numpy().tolist() == [["scale", 0.5], ["scale", 0.25], ["rotation", 90]]
     assert table["queries"].tolist() == [3, 3, 2]
@@ -38,7 +40,7 @@ def test_by_strength_by_hand():
 
 
 def test_by_kind_counts_each_original_once():
-    table = recall_by_kind(*results_of(RESULTS))
+    table = results_of(RESULTS).by_kind()["method"]
     assert list(table.columns) == ["kind", "queries", "recall@1", "low", "high"]
     assert table["kind"].tolist() == ["scale", "rotation"] and table["queries"].tolist() == [6, 2]
     assert table["recall@1"].tolist() == pytest.approx([3 / 6, 1 / 2])
@@ -48,21 +50,21 @@ def test_by_kind_counts_each_original_once():
 
 
 def test_repeated_queries_do_not_change_the_interval():
-    once, thrice = recall_by_strength(*results_of(RESULTS)), recall_by_strength(*results_of(3 * RESULTS))
+    once, thrice = (results_of(lines).by_strength()["method"] for lines in (RESULTS, 3 * RESULTS))
     assert thrice["queries"].tolist() == [9, 9, 6]
     assert np.allclose(thrice[["recall@1", "low", "high"]], once[["recall@1", "low", "high"]])
 
 
-@pytest.mark.parametrize("recall", [recall_by_strength, recall_by_kind])
+@pytest.mark.parametrize("recall", [KnownItemResults.by_strength, KnownItemResults.by_kind])
 def test_bad_input_is_named(recall):
-    ranking, originals, changes = results_of(RESULTS)
-    for bad in ((originals[1:], changes), (originals, changes[1:])):
+    results = results_of(RESULTS)
+    for bad in ({"originals": results.originals[1:]}, {"changes": results.changes[1:]}):
         with pytest.raises(
             ValueError, match="one original and one change per query are needed, at least one: got 8 rows"
         ):
-            recall(ranking, *bad)
+            recall(replace(results, **bad))
     with pytest.raises(ValueError, match="got 0 rows, 0 originals and 0 changes"):
-        recall(Ranking(np.empty((0, 1), np.int64), np.empty((0, 1))), [], [])
+        recall(KnownItemResults({"method": Ranking(np.empty((0, 1), np.int64), np.empty((0, 1)))}, np.array([]), []))
 
 
 def test_every_method_gets_the_same_queries():
