@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import log, pluralize
+from helpers.cli.common import log, pluralize, was
 
 if TYPE_CHECKING:
     from helpers.features.regions import RegionSource
@@ -24,7 +24,7 @@ def describe_additions(added: "Additions") -> str:
     if new := count(Outcome.NEW, Outcome.COPY):
         given.append(f"{pluralize(new, 'image')} added{_copies(count(Outcome.COPY), new)}")
     if changed := count(Outcome.CHANGED):
-        given.append(f"{pluralize(changed, 'image')} changed and {_was(changed)} replaced")
+        given.append(f"{pluralize(changed, 'image')} changed and {was(changed)} replaced")
     if reclassified := count(Outcome.RECLASSIFIED):
         given.append(f"{pluralize(reclassified, 'image')} moved to another class")
     if given:
@@ -33,7 +33,7 @@ def describe_additions(added: "Additions") -> str:
     if unchanged := count(Outcome.UNCHANGED):
         given.append(f"{unchanged:,} already indexed")
     if damaged := count(Outcome.DAMAGED):
-        given.append(f"{damaged:,} not readable any more and {_was(damaged)} removed")
+        given.append(f"{damaged:,} not readable any more and {was(damaged)} removed")
     if unreadable := count(Outcome.UNREADABLE):
         given.append(f"{unreadable:,} not readable")
     return ", ".join(given)
@@ -45,10 +45,6 @@ def _copies(copies: int, added: int) -> str:
     if copies == added:
         return ", a copy of an indexed image" if added == 1 else ", all copies of indexed images"
     return f", {copies:,} of them {'a copy of an indexed image' if copies == 1 else 'copies of indexed images'}"
-
-
-def _was(number: int) -> str:
-    return "was" if number == 1 else "were"
 
 
 def wait_for_compaction(live: "LiveEngine") -> None:

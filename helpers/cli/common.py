@@ -128,6 +128,11 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {plural}"
 
 
+def was(number: int) -> str:
+    """The verb after a number of things."""
+    return "was" if number == 1 else "were"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion such as ". Did you mean search?", to be appended to an error; a full stop if nothing is similar."""
     from difflib import get_close_matches

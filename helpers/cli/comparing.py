@@ -3,12 +3,11 @@
 import argparse
 import json
 import shlex
-from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.cli import common, locations
-from helpers.cli.common import DEFAULT_BACKEND, OK, USAGE, CommandError, log, pluralize, printable
+from helpers.cli.common import DEFAULT_BACKEND, OK, USAGE, CommandError, log, pluralize, printable, was
 
 if TYPE_CHECKING:
     from helpers.evaluation.comparison import Comparison, Method
@@ -102,18 +101,18 @@ def _compare(options: argparse.Namespace) -> int:
     from helpers.evaluation.comparison_record import record
 
     extractors = {name: common.open_extractor(name) for name in dict.fromkeys(one.extractor for one in methods)}
-    _log_plan(methods, options)
+    log(f"compared: {pluralize(len(methods), 'method')} of {', '.join(options.extractors)}")
     try:
         prepared = comparison_data.prepare(
-            layout, _folder_name(options.folder), extractors, options.known_items, options.queries, options.images,
-            options.seed, _progress,
+            layout, locations.source_name(options.folder), extractors, options.known_items, options.queries,
+            options.images, options.seed,
         )  # fmt: skip
     except comparison_data.TooFewImages as error:
         raise CommandError(printable(error)) from error
     except ValueError as error:
         raise CommandError(f"{printable(error)}. --known-items needs no classes") from error
     _log_images(prepared)
-    comparison = compare(prepared.task, extractors, prepared.vectors, methods, _progress)
+    comparison = compare(prepared.task, extractors, prepared.vectors, methods)
     content = record(comparison, _facts(options, prepared))
     for name in options.output:
         _write(Path(name), comparison, content)
@@ -182,21 +181,6 @@ def _read_layout(options: argparse.Namespace) -> "Layout":
         locations.log_layout(layout)
 
 
-def _folder_name(folder: str) -> str:
-    path = Path(folder).resolve()
-    return path.name if path.is_dir() else path.stem
-
-
-def _progress(items: Collection, title: str) -> Iterable:
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=title, disable=None)
-
-
-def _log_plan(methods: "Sequence[Method]", options: argparse.Namespace) -> None:
-    log(f"compared: {pluralize(len(methods), 'method')} of {', '.join(options.extractors)}")
-
-
 def _log_images(prepared: "Prepared") -> None:
     """Print what became of the images, and which queries were drawn."""
     task, notes = prepared.task, []
@@ -205,12 +189,12 @@ def _log_images(prepared: "Prepared") -> None:
         notes.append(f"{used:,} of {prepared.found:,} images were drawn; scores for all of them may differ")
     if prepared.unreadable:
         notes.append(
-            f"{pluralize(prepared.unreadable, 'image')} cannot be read and {_was(prepared.unreadable)} left out"
+            f"{pluralize(prepared.unreadable, 'image')} cannot be read and {was(prepared.unreadable)} left out"
         )
     if len(prepared.duplicates):
         notes.append(f"{pluralize(len(prepared.duplicates), 'duplicate')} found; copies of a query are ignored")
     if task.alone:
-        notes.append(f"{pluralize(task.alone, 'image')} without another one of the class {_was(task.alone)} no query")
+        notes.append(f"{pluralize(task.alone, 'image')} without another one of the class {was(task.alone)} no query")
     for note in notes:
         log(f"note: {note}")
     queries = pluralize(len(task.protocol.queries), "query")
@@ -218,10 +202,6 @@ def _log_images(prepared: "Prepared") -> None:
     log(f"{queries}{drawn}; gallery of {pluralize(len(task.protocol.gallery), 'image')}; {task.kind}")
     if task.changes:
         log("note: known items measure how well an image is found again, not whether results show similar things")
-
-
-def _was(number: int) -> str:
-    return "was" if number == 1 else "were"
 
 
 def _facts(options: argparse.Namespace, prepared: "Prepared") -> dict[str, Any]:

@@ -186,6 +186,12 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 
+def source_name(source: str) -> str:
+    """The name of a folder, or of a table without its suffix."""
+    path = Path(source).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
 def is_table(path: Path) -> bool:
     """Whether a file is read as a table of images, by its suffix."""
     from helpers.images import tables

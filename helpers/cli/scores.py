@@ -113,9 +113,9 @@ lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 
 def _evaluate(options: argparse.Namespace) -> int:
     common.quiet_libraries()
-    if options.save and Path(options.save).suffix.lower() != ".json":
-        raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
     if options.save:
+        if Path(options.save).suffix.lower() != ".json":
+            raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
         common.check_output(Path(options.save))
     layout = _read_layout(options) if _has_images(Path(options.target)) else None
     protocol = None if layout is not None else _open_protocol(options)
@@ -125,8 +125,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         common.open_extractor(name) for name in dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
     ]
     if layout is not None:
-        target = Path(options.target).resolve()
-        name = target.name if target.is_dir() else target.stem
+        name = locations.source_name(options.target)
         protocol, vectors = _layout_protocol(layout, name, options.keep_copies, extractors)
     else:
         assert protocol is not None
@@ -189,32 +188,17 @@ def _layout_protocol(
     """The protocol of a folder or table, and the vectors of its readable images by extractor, float32 (n, dim)."""
     from dataclasses import replace
 
-    import numpy as np
-
     from helpers.evaluation import builders
-
-    vectors = {extractor.name: extractor.extract(layout.images) for extractor in extractors}
-    unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
-    if unreadable.any():
-        # The extractors have listed these images in a warning.
-        layout = layout.subset(~unreadable)
-        vectors = {name: each[~unreadable] for name, each in vectors.items()}
-    if not keep_copies:
-        layout = replace(layout, images=_with_groups(layout, next(iter(vectors.values()))))
-    return builders.from_layout(layout, name), vectors
-
-
-def _with_groups(layout: "Layout", vectors: "np.ndarray") -> "ImageSet":
-    """The images with copies of one image as groups; a message counts them."""
-    from dataclasses import replace
-
     from helpers.images.duplicates import audit
 
-    found = audit(layout.images, vectors, layout.sides)
-    if not len(found):
-        return layout.images
-    log(f"note: {pluralize(len(found), 'duplicate')} found; copies of a query are ignored (lookalike audit lists them)")
-    return replace(layout.images, groups=found.groups())
+    layout, vectors = builders.extract_readable(layout, {extractor.name: extractor for extractor in extractors})
+    if not keep_copies:
+        found = audit(layout.images, next(iter(vectors.values())), layout.sides)
+        if len(found):
+            duplicates = pluralize(len(found), "duplicate")
+            log(f"note: {duplicates} found; copies of a query are ignored (lookalike audit lists them)")
+            layout = replace(layout, images=replace(layout.images, groups=found.groups()))
+    return builders.from_layout(layout, name), vectors
 
 
 def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":

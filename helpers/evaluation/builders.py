@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol
+from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.layout import Layout
 
@@ -92,6 +93,15 @@ def from_layout(layout: Layout, name: str) -> Protocol:
         return leave_one_out(layout.images, f"{name}-leave-one-out")
     sides = "-".join(folder.replace("/", "-") for folder in (*sorted(layout.queries), *sorted(layout.gallery)))
     return query_gallery(layout.images, layout.is_query, layout.in_gallery, f"{name}-{sides}")
+
+
+def extract_readable(
+    layout: Layout, extractors: Mapping[str, FeatureExtractor]
+) -> tuple[Layout, dict[str, np.ndarray]]:
+    """The images that can be read, and their vectors by extractor, float32 (n, dim). A warning lists the others."""
+    vectors = {name: extractor.extract(layout.images) for name, extractor in extractors.items()}
+    read = ~np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
+    return layout.subset(read), {name: each[read] for name, each in vectors.items()}
 
 
 def disjoint_split(images: ImageSet, name: str, every: int = 3) -> Protocol:

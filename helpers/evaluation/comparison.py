@@ -3,22 +3,17 @@
 `compare` measures scores and costs of each combination, and tests all pairs of them on the same queries.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from helpers.evaluation.comparison_costs import Cost, extraction_rate
 from helpers.evaluation.comparison_search import Searcher
 from helpers.evaluation.comparison_tasks import Task
-from helpers.evaluation.intervals import (
-    Difference,
-    Interval,
-    bootstrap_intervals,
-    simultaneous_differences,
-)
+from helpers.evaluation.intervals import Difference, Interval, bootstrap_intervals, simultaneous_differences
 from helpers.evaluation.metrics import Scores, evaluate, relevance_mask
 from helpers.evaluation.recommendation import Measured, Recommendation, recommend
 from helpers.features.extractor import FeatureExtractor
@@ -35,12 +30,6 @@ MOST_METHODS = 24
 KEPT = 10
 #: Changed copies in memory at a time.
 _BATCH = 32
-
-
-class Progress(Protocol):
-    """Shows the progress of a loop over ``items``, as tqdm does."""
-
-    def __call__(self, items: Collection, title: str) -> Iterable: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -92,13 +81,12 @@ class Comparison:
 
     task: Task
     results: dict[str, MethodResult]
-    seed: int
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], Difference]:
         """(a, b) → mAP of a - mAP of b; the intervals hold for all pairs together."""
         values = {name: one.scores.values[METRICS[-1]] for name, one in self.results.items()}
-        return simultaneous_differences(values, resamples=RESAMPLES, seed=self.seed, clusters=self.task.clusters)
+        return simultaneous_differences(values, resamples=RESAMPLES, seed=self.task.seed, clusters=self.task.clusters)
 
     @cached_property
     def recommendation(self) -> Recommendation:
@@ -150,7 +138,6 @@ def compare(
     extractors: Mapping[str, FeatureExtractor],
     vectors: Mapping[str, np.ndarray],
     methods: Sequence[Method],
-    progress: Progress = lambda items, title: items,  # noqa: ARG005
 ) -> Comparison:
     """Measure each method on the queries of a task.
 
@@ -159,7 +146,6 @@ def compare(
     extractors : name → extractor, for the measurement of the rate.
     vectors : name → float32 (n + copies, dim), the vectors of the images, and of the changed copies (`copy_vectors`).
     methods : at least two, at most `MOST_METHODS`; see `combinations`.
-    progress : shows the progress of a loop.
 
     Scores depend on the images and the seed only; times differ between runs.
     """
@@ -168,9 +154,10 @@ def compare(
     names = method_names(methods)
     drawn = np.random.default_rng(task.seed).permutation(len(task.images))
     files = [task.images.paths[row] for row in drawn]
+    compared = dict.fromkeys(one.extractor for one in methods)
     rates = {
         name: extraction_rate(extractors[name], files)
-        for name in progress(list(dict.fromkeys(one.extractor for one in methods)), title="speed of extraction")
+        for name in tqdm(compared, desc="speed of extraction", disable=None)
     }
     found: dict[str, MethodResult] = {}
     searchers: dict[tuple[str, str], Searcher] = {}
@@ -179,9 +166,9 @@ def compare(
         # Methods with the same extractor and backend share an index. Only the last one is in memory.
         if key not in searchers:
             searchers = {key: Searcher(task, vectors[method.extractor], method.backend)}
-        found[name] = _measured(method, searchers[key], rates[method.extractor], partial(progress, title=name))
+        found[name] = _measured(method, searchers[key], rates[method.extractor], name)
     order = sorted(found, key=lambda name: (-found[name].scores.mean(METRICS[-1]), found[name].milliseconds, name))
-    return Comparison(task, {name: found[name] for name in order}, task.seed)
+    return Comparison(task, {name: found[name] for name in order})
 
 
 def combinations(
@@ -222,22 +209,20 @@ def _method_name(method: Method, several: Mapping[str, bool]) -> str:
     return f"{name} with {method.reranker}" if name else method.reranker
 
 
-def copy_vectors(task: Task, extractors: Mapping[str, FeatureExtractor], progress: Progress) -> dict[str, np.ndarray]:
+def copy_vectors(task: Task, extractors: Mapping[str, FeatureExtractor]) -> dict[str, np.ndarray]:
     """Name → float32 (q, dim): the vectors of the changed copies; each copy is made once, for all extractors."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
-    for start in progress(range(0, len(task.changes), _BATCH), title="changed copies"):
+    for start in tqdm(range(0, len(task.changes), _BATCH), desc="changed copies", disable=None):
         copies = [task.pixels(row) for row in range(start, min(start + _BATCH, len(task.changes)))]
         for name, extractor in extractors.items():
             parts[name].append(extractor.extract_arrays(copies, cache=True))
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _measured(
-    method: Method, searcher: Searcher, rate: Cost, progress: Callable[[Collection], Iterable]
-) -> MethodResult:
-    """Rank the gallery for all queries, score the rankings, and measure the time of a query."""
+def _measured(method: Method, searcher: Searcher, rate: Cost, name: str) -> MethodResult:
+    """Rank the gallery for all queries, score the rankings, and measure the time of a query; ``name`` is displayed."""
     task = searcher.task
-    ranking = searcher.ranking(method.reranker, progress)
+    ranking = searcher.ranking(method.reranker, name)
     scores = evaluate(ranking, task.protocol, ks=(1, 5), map_ks=())
     values = {metric: scores.values[metric] for metric in METRICS}
     intervals = bootstrap_intervals(values, resamples=RESAMPLES, seed=task.seed, clusters=task.clusters)

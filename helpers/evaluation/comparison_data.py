@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from helpers.evaluation.comparison import Progress, copy_vectors
+from helpers.evaluation.builders import extract_readable
+from helpers.evaluation.comparison import copy_vectors
 from helpers.evaluation.comparison_tasks import Task, class_task, known_item_task, sample_rows
 from helpers.features.extractor import FeatureExtractor
 from helpers.images.duplicates import Audit, audit
@@ -45,7 +46,6 @@ def prepare(
     n_queries: int,
     n_images: int,
     seed: int,
-    progress: Progress,
 ) -> Prepared:
     """Draw images and queries, and extract the features, which are cached.
 
@@ -65,20 +65,20 @@ def prepare(
     if found < LEAST_IMAGES:
         raise TooFewImages(f"{name} has {found} images; a comparison needs at least {LEAST_IMAGES}")
     layout = layout.subset(sample_rows(_codes(layout, known_items), n_images, seed))
-    vectors = {name: extractor.extract(layout.images) for name, extractor in extractors.items()}
-    unreadable = np.any([np.isnan(each).any(axis=1) for each in vectors.values()], axis=0)
-    # The extractors have listed these images in a warning.
-    layout = layout.subset(~unreadable)
-    vectors = {name: each[~unreadable] for name, each in vectors.items()}
+    drawn = len(layout.images)
+    layout, vectors = extract_readable(layout, extractors)
     if len(layout.images) < LEAST_IMAGES:
         raise TooFewImages(
             f"only {len(layout.images)} of {found} images of {name} can be read; a comparison needs {LEAST_IMAGES}"
         )
-    duplicates = audit(layout.images, _for_crops(extractors, vectors), layout.sides)
+    unreadable = drawn - len(layout.images)
+    # Crops are searched by the vectors of the first network; hand-made features do not find them.
+    for_crops = next((vectors[name] for name, one in extractors.items() if one.weights != "none"), None)
+    duplicates = audit(layout.images, for_crops, layout.sides)
     layout = replace(layout, images=replace(layout.images, groups=duplicates.groups()))
     if known_items:
         task = known_item_task(layout.images, name, n_queries, seed)
-        copies = copy_vectors(task, extractors, progress)
+        copies = copy_vectors(task, extractors)
         vectors = {name: np.concatenate([each, copies[name]]) for name, each in vectors.items()}
     else:
         task = class_task(layout, name, n_queries, seed)
@@ -87,15 +87,10 @@ def prepare(
             f"{name} has {len(task.protocol.queries)} images with another one of their class; a comparison needs at "
             f"least {LEAST_QUERIES}"
         )
-    return Prepared(task, vectors, found, int(unreadable.sum()), duplicates)
+    return Prepared(task, vectors, found, unreadable, duplicates)
 
 
 def _codes(layout: Layout, known_items: bool) -> np.ndarray:
     """int64 (n,): of which kind each image is, so that the drawn images have two of each class and side."""
     labels = np.zeros(len(layout.images), np.int64) if known_items else layout.images.labels
     return labels if layout.sides is None else labels * (1 + int(layout.sides.max())) + layout.sides
-
-
-def _for_crops(extractors: Mapping[str, FeatureExtractor], vectors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The vectors of the first network, by which crops are searched; hand-made features do not find them."""
-    return next((vectors[name] for name, one in extractors.items() if one.weights != "none"), None)

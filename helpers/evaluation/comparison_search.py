@@ -1,9 +1,9 @@
 """Searches for the queries of a comparison, one by one, with a backend and a re-ranker."""
 
-from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from helpers.evaluation.comparison_costs import Cost, median_milliseconds
 from helpers.evaluation.comparison_tasks import Task
@@ -38,12 +38,12 @@ class Searcher:
         """Of the index in memory."""
         return self.index.nbytes / len(self.index)
 
-    def ranking(self, name: str, progress: Callable[[Collection], Iterable]) -> Ranking:
-        """The whole gallery for each query, after re-ranking by name."""
+    def ranking(self, name: str, title: str) -> Ranking:
+        """The whole gallery for each query, after re-ranking by name. The progress bar shows ``title``."""
         width, needs_image = int(self.task.protocol.n_candidates.max()), reranker(name).needs_image
         rows = [
             self._search(row, width, name, self.task.pixels(row) if needs_image else None)
-            for row in progress(range(len(self.task.protocol.queries)))
+            for row in tqdm(range(len(self.task.protocol.queries)), desc=title, disable=None)
         ]
         return Ranking(np.concatenate([one.ids for one in rows]), np.concatenate([one.scores for one in rows]))
 

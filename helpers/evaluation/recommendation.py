@@ -80,7 +80,8 @@ def recommend(
     tied = tuple(name for name in order if name == best or differences[best, name].includes_zero)
     worse = tuple(name for name in order if name not in tied)
     top = methods[best]
-    first = f"{best} has the highest {metric} on these {n_queries:,} {unit}: {_with_interval(top)}."
+    interval = f"{top.score:.3f} [{top.low:.3f}, {top.high:.3f}]"
+    first = f"{best} has the highest {metric} on these {n_queries:,} {unit}: {interval}."
     notes = _notes(best, top, n_queries, unit)
     # `not >` is also true for nan, the bounds of a single query.
     if not top.low > chance:
@@ -211,10 +212,6 @@ def _uncertainty(other: str, tied: Sequence[str], gap: Difference) -> str:
         f"These queries cannot tell it from {others}: the interval of each difference includes 0, such as {interval} "
         f"for {other}."
     )
-
-
-def _with_interval(one: Measured) -> str:
-    return f"{one.score:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def _ms(milliseconds: float) -> str:

@@ -43,14 +43,10 @@ def extractors():
     return {name: open_extractor(name) for name in NAMES}
 
 
-def quiet(items, title):
-    return items
-
-
 @pytest.fixture
 def prepared(photos, extractors, own_cache):
     layout = read_layout(from_folder(photos)).for_evaluation()
-    return prepare(layout, "photos", extractors, False, 100, 100, 0, quiet)
+    return prepare(layout, "photos", extractors, False, 100, 100, 0)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------
@@ -125,7 +121,7 @@ def test_drawn_images_have_two_of_each_class_first():
 def test_too_few_images_or_queries(photos, extractors, own_cache):
     images = from_folder(photos)
     with pytest.raises(TooFewImages, match="photos has 9 images; a comparison needs at least 10"):
-        prepare(Layout(images.subset(np.arange(9))), "photos", extractors, False, 10, 100, 0, quiet)
+        prepare(Layout(images.subset(np.arange(9))), "photos", extractors, False, 10, 100, 0)
     names = list(images.keys)
     names[names.index("birds/copy.jpg")] = names[0]
     names[2] = names[1]
@@ -133,7 +129,7 @@ def test_too_few_images_or_queries(photos, extractors, own_cache):
     alone = ImageSet("alone", images.paths, labels, class_names, root=images.root)
     with pytest.raises(TooFewImages, match="2 images with another one of their class; a comparison needs at least 5"):
         # Of two pairs, one is an image and its copy.
-        prepare(Layout(alone), "alone", extractors, False, 10, 100, 0, quiet)
+        prepare(Layout(alone), "alone", extractors, False, 10, 100, 0)
 
 
 def test_unreadable_images_are_left_out(photos, extractors, own_cache, tmp_path):
@@ -142,7 +138,7 @@ def test_unreadable_images_are_left_out(photos, extractors, own_cache, tmp_path)
     (folder / "birds" / "broken.jpg").write_bytes(b"no image")
     layout = read_layout(from_folder(folder)).for_evaluation()
     with pytest.warns(match="broken"):
-        found = prepare(layout, "photos", extractors, False, 100, 100, 0, quiet)
+        found = prepare(layout, "photos", extractors, False, 100, 100, 0)
     assert found.unreadable == 1 and not any("broken" in key for key in found.task.protocol.keys)
     assert {len(each) for each in found.vectors.values()} == {26}
 
@@ -197,9 +193,9 @@ def test_a_ranking_begins_with_what_the_backend_finds_and_ends_by_exact_similari
     images = ImageSet("none", [f"{i}.jpg" for i in range(count)], rng.integers(5, size=count), tuple("abcde"))
     task = class_task(Layout(images), "none", 8)
     # A graph of few links, searched with few candidates, misses some of the nearest vectors.
-    found = Searcher(task, vectors, "faiss:hnsw?m=8&search=16").ranking("none", list)
+    found = Searcher(task, vectors, "faiss:hnsw?m=8&search=16").ranking("none", "")
     index = open_index("faiss:hnsw?m=8&search=16").add(vectors)
-    exact = Searcher(task, vectors, "exact:cosine").ranking("none", list)
+    exact = Searcher(task, vectors, "exact:cosine").ranking("none", "")
     ignored = task.protocol.ignored_ids
     page = index.search(vectors[task.protocol.queries], 100, excluded=ignored)
     assert found.k == exact.k == count - 1
@@ -212,7 +208,7 @@ def test_a_ranking_begins_with_what_the_backend_finds_and_ends_by_exact_similari
 
 def test_known_items_are_found_by_a_perfect_extractor(photos, extractors, own_cache):
     layout = Layout(from_folder(photos))
-    found = prepare(layout, "photos", extractors, True, 40, 100, 3, quiet)
+    found = prepare(layout, "photos", extractors, True, 40, 100, 3)
     result = compare(found.task, extractors, found.vectors, methods_of("exact:cosine"))
     # 26 images, of which 14 have two copies.
     assert found.task.n_units == 26 and len(found.task.protocol.queries) == 40
@@ -227,7 +223,7 @@ def test_known_items_are_found_by_a_perfect_extractor(photos, extractors, own_ca
     for extractor in extractors.values():
         extractor.compute = lambda pixels: pytest.fail("extracted again")
     try:
-        again = copy_vectors(found.task, extractors, quiet)
+        again = copy_vectors(found.task, extractors)
     finally:
         for extractor in extractors.values():
             del extractor.compute
