@@ -59,7 +59,6 @@ delete. The report is one HTML file with images of the groups, whose names are l
 
 
 def _audit(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.images.duplicates import audit
 
     output = None if options.output is None else Path(options.output)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import paths
+from helpers.cli.tensorflow_log import hide_startup_log
 from helpers.text import clean_values, printable, printable_lines, write_csv
 
 if TYPE_CHECKING:
@@ -223,11 +225,10 @@ def explain_error(error: Exception) -> tuple[int, str]:
 def _unavailable() -> tuple[type[Exception], ...]:
     from helpers.images.download import DownloadError
     from helpers.networks.weights import WeightsUnavailable
-    from helpers.paths import NotInCheckout
     from helpers.search.backends.remote import ServerRefused, ServerUnavailable
     from helpers.search.index import UnsupportedByIndex
 
-    missing = (WeightsUnavailable, DownloadError, NotInCheckout, ImportError)
+    missing = (WeightsUnavailable, DownloadError, paths.NotInCheckout, ImportError)
     return *missing, UnsupportedByIndex, ServerUnavailable, ServerRefused
 
 
@@ -269,9 +270,6 @@ def open_index(spec: str) -> "Index":
 
 def quiet_libraries() -> None:
     """Silence the start-up log of TensorFlow and the warnings of matplotlib."""
-    from helpers import paths
-    from helpers.cli.tensorflow_log import hide_startup_log
-
     paths.set_up_tensorflow()
     hide_startup_log()
     warnings.filterwarnings("ignore", module="matplotlib")

@@ -90,7 +90,6 @@ def _seed(text: str) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     for name in options.output:
         _check_output(Path(name))
     options.extractors = options.extractors or _default_extractors()

@@ -44,10 +44,7 @@ def _encoders(options: argparse.Namespace) -> int:
     from helpers.features import encoder_list
 
     remedies = {"hub": extras.missing("hub"), "onnx": extras.missing("onnx")}
-    registry = None
-    if options.all:
-        common.quiet_libraries()
-        registry = encoder_list.hub_registry()
+    registry = encoder_list.hub_registry() if options.all else None
     found = {"hub": encoder_list.hub_encoders(registry), "onnx": encoder_list.onnx_encoders()}
     if options.json:
         common.print_json(

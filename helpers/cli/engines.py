@@ -97,7 +97,6 @@ contents of some are compared.
 
 
 def _add(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.search.identity import Outcome
     from helpers.search.persist.live import LiveEngine
 
@@ -142,7 +141,6 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
 
 
 def _remove(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.search.engine import UnopenedExtractor
     from helpers.search.persist.live import LiveEngine
 
@@ -158,7 +156,6 @@ def _remove(options: argparse.Namespace) -> int:
 
 
 def _compact(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.search.persist.compaction import compact
     from helpers.search.persist.snapshot import manifest_of
     from helpers.search.region_index import remove_unused
@@ -174,7 +171,6 @@ def _compact(options: argparse.Namespace) -> int:
 
 
 def _relocate(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.search.persist.relocation import relocate
 
     folder, place = locations.engine_folder(options.engine), locations.root_folder(options.folder)

@@ -81,8 +81,6 @@ engines are never overwritten.
 
 
 def _index(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
-
     output = Path(options.output)
     _refuse_other_folders(output)
     gallery = locations.read_gallery(options.folder, output, options.follow_links)

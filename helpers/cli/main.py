@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = common.log_warnings()
             # Python would suppress a warning that was shown before.
             warnings.simplefilter("always", UserWarning)
+            common.quiet_libraries()
             code = options.run(options)
             # Flush here, where a closed pipe is still handled.
             sys.stdout.flush()

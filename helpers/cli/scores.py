@@ -112,7 +112,6 @@ lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     if options.save:
         if Path(options.save).suffix.lower() != ".json":
             raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)

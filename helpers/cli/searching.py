@@ -103,7 +103,6 @@ def register(commands: "common.Commands") -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     result_output.check_options(options)
     text_queries.check_options(options)
     with standard_input.as_file(options.images) as (options.images, file):

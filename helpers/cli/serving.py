@@ -58,7 +58,6 @@ def _serve(options: argparse.Namespace) -> int:
     # Import this first: it reports a missing package before the arguments are checked.
     from helpers.service import server
 
-    common.quiet_libraries()
     folder = locations.engine_folder(options.engine)
     root = None if options.root is None else locations.root_folder(options.root)
     _check_port(options.host, options.port)

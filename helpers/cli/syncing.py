@@ -52,7 +52,6 @@ and the path. Files that cannot be decoded are listed too, because they are not 
 
 
 def _sync(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from helpers.search.engine import Engine, UnopenedExtractor
 
     folder = locations.engine_folder(options.engine)

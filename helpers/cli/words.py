@@ -80,7 +80,6 @@ lookalike words "sailing boat" -k 20 --json
 
 
 def _classify(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     from tqdm.auto import tqdm
 
     from helpers.features.deep import ClassScores
@@ -124,7 +123,6 @@ def _probability(text: str) -> float:
 
 
 def _tags(options: argparse.Namespace) -> int:
-    common.quiet_libraries()
     import numpy as np
 
     from helpers.features.deep import ClassScores
