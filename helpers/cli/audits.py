@@ -62,9 +62,9 @@ def _audit(options: argparse.Namespace) -> int:
     from helpers.images.duplicates import audit
 
     output = None if options.output is None else Path(options.output)
-    if output is not None and output.suffix.lower() not in (".html", ".htm"):
-        raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
     if output is not None:
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
         common.check_output(output)
     layout = _read_layout(options)
     locations.log_layout(layout)

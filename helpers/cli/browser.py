@@ -2,7 +2,6 @@
 
 import threading
 import time
-import urllib.error
 import urllib.request
 import webbrowser
 
@@ -42,5 +41,5 @@ def _is_ready(address: str) -> bool:
     try:
         with opener.open(address, timeout=5) as response:
             return response.status == 200
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False

@@ -213,7 +213,13 @@ def explain_error(error: Exception) -> tuple[int, str]:
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, CommandError):
         return error.code, message
-    if isinstance(error, _unavailable()):
+    from helpers.images.download import DownloadError
+    from helpers.networks.weights import WeightsUnavailable
+    from helpers.search.backends.remote import ServerRefused, ServerUnavailable
+    from helpers.search.index import UnsupportedByIndex
+
+    missing = (WeightsUnavailable, DownloadError, paths.NotInCheckout, ImportError)
+    if isinstance(error, (*missing, UnsupportedByIndex, ServerUnavailable, ServerRefused)):
         return UNAVAILABLE, message
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return BAD_INPUT, f"{printable(error.filename)}: {error.strerror}"
@@ -222,24 +228,8 @@ def explain_error(error: Exception) -> tuple[int, str]:
     return INTERNAL_ERROR, f"internal error: {type(error).__name__}: {message}. Use --debug to see the traceback."
 
 
-def _unavailable() -> tuple[type[Exception], ...]:
-    from helpers.images.download import DownloadError
-    from helpers.networks.weights import WeightsUnavailable
-    from helpers.search.backends.remote import ServerRefused, ServerUnavailable
-    from helpers.search.index import UnsupportedByIndex
-
-    missing = (WeightsUnavailable, DownloadError, paths.NotInCheckout, ImportError)
-    return *missing, UnsupportedByIndex, ServerUnavailable, ServerRefused
-
-
 def open_extractor(name: str) -> "FeatureExtractor":
-    """Open an extractor by its name.
-
-    Raises
-    ------
-    CommandError : the name is unknown.
-    WeightsUnavailable : the weights are not available.
-    """
+    """Open an extractor by its name."""
     from helpers.features.registry import names, open_extractor
 
     try:
@@ -253,13 +243,7 @@ def open_extractor(name: str) -> "FeatureExtractor":
 
 
 def open_index(spec: str) -> "Index":
-    """Open an empty index by the name of its backend.
-
-    Raises
-    ------
-    CommandError : the name is unknown.
-    ImportError : its package is not installed.
-    """
+    """Open an empty index by the name of its backend."""
     from helpers.search import index
 
     try:

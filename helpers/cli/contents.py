@@ -1,6 +1,7 @@
 """`lookalike info` and `list`: what an engine is, and its images."""
 
 import argparse
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +81,9 @@ def _facts(folder: Path, engine: "Engine") -> dict[str, Any]:
     from helpers.search.persist.added_dates import added_dates
     from helpers.search.persist.delta import DeltaIndex
 
-    table, ids = locations.table_of(engine), engine.index.ids
-    counts: dict[str, int] = {}
-    for label in table.labels[ids].tolist():
-        if label >= 0:
-            counts[table.class_names[label]] = counts.get(table.class_names[label], 0) + 1
+    table, ids = engine.table, engine.index.ids
+    names = table.class_names
+    counts = Counter(names[label] for label in table.labels[ids].tolist() if label >= 0)
     dates = [date for date in added_dates(folder, ids) if date is not None]
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     return {
@@ -163,7 +162,7 @@ def _list(options: argparse.Namespace) -> int:
 
     folder = locations.engine_folder(options.engine)
     engine = _open(folder)
-    table, ids = locations.table_of(engine), engine.index.ids
+    table, ids = engine.table, engine.index.ids
     if options.class_name is not None:
         label = table.class_label(options.class_name)
         if label is None:

@@ -122,7 +122,7 @@ def _make(
     # Before the features are extracted.
     contents, names = identities(gallery.paths), {}
     if old is not None and len(added):
-        table, start = locations.table_of(old), len(gallery)
+        table, start = old.table, len(gallery)
         gallery, known = locations.with_images_of(gallery, table, added), table.display_names
         names = {row: known[id] for row, id in enumerate(added.tolist(), start) if id in known}
         now = identities(gallery.paths[start:])
@@ -140,7 +140,12 @@ def _make(
         raise
     classify_new(output, engine)
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
-    print(f"{printable(output)}: {_summary(engine)}{'; the previous engine was replaced' if replaced else ''}{kept}")
+    # Features of identical images are extracted once.
+    extracted = min(engine.extractor.computed, len(engine))
+    print(
+        f"{printable(output)}: {syncing.described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from "
+        f"the cache{'; the previous engine was replaced' if replaced else ''}{kept}"
+    )
 
 
 def _region_source(options: argparse.Namespace, index: "Index") -> "RegionSource | None":
@@ -166,12 +171,10 @@ def _find_regions(
     engine = Engine.load(output, extractor, mmap=True)
     if source is None:
         find_new_regions(output, engine)
-    elif options.detector is None:
-        find_regions(output, engine, source)
-    else:
-        find_regions(
-            output, engine, source, (str(Path(options.detector).resolve()), str(Path(options.labels).resolve()))
-        )
+        return
+    own = options.detector is not None
+    files = (str(Path(options.detector).resolve()), str(Path(options.labels).resolve())) if own else None
+    find_regions(output, engine, source, files)
 
 
 def _cache_keypoints(gallery: "ImageSet") -> None:
@@ -181,12 +184,6 @@ def _cache_keypoints(gallery: "ImageSet") -> None:
 
     count = sum(1 for _ in each_of_set(gallery, longest=RERANKERS["geometry"].settings["longest"]))
     log(f"note: the keypoints of {pluralize(count, 'image')} are cached")
-
-
-def _summary(engine: "Engine") -> str:
-    # Features of identical images are extracted once.
-    extracted = min(engine.extractor.computed, len(engine))
-    return f"{syncing.described(engine)}; {extracted:,} extracted, {len(engine) - extracted:,} from the cache"
 
 
 def _clear_server(index: "Index", extractor: "FeatureExtractor", gallery: "ImageSet", allowed: bool) -> None:
@@ -228,7 +225,7 @@ def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool)
         if force:
             return None
         raise CommandError(str(error) if "--force" in str(error) else f"{error} Or replace it: --force") from error
-    table = locations.table_of(old)
+    table = old.table
     same = table.source == source or (table.source is None and table.root is not None and table.root == gallery.root)
     if same:
         return old
@@ -255,7 +252,7 @@ def _added_images(old: "Engine", gallery: "ImageSet", output: Path, force: bool)
 
     from helpers.search.persist.sync import Others
 
-    table = locations.table_of(old)
+    table = old.table
     others = Others.of(table, old.index.ids.tolist(), gallery, output)
     ids = np.sort(np.concatenate([others.elsewhere, others.unlisted]))
     there = np.array([table.path(id).exists() for id in ids.tolist()], bool)

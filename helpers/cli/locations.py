@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: The engine that commands make and use if none is named.
 DEFAULT = "my.engine"
-DEFAULT_HELP = f"the engine; default: {DEFAULT} in the current folder, or else the only engine there"
 
 #: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
 SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
@@ -45,7 +44,8 @@ def absolute(file: Path) -> Path:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the option --engine, which all commands that use an engine have."""
-    parser.add_argument("-e", "--engine", metavar="ENGINE", help=DEFAULT_HELP)
+    text = f"the engine; default: {DEFAULT} in the current folder, or else the only engine there"
+    parser.add_argument("-e", "--engine", metavar="ENGINE", help=text)
 
 
 def refuse_engine(path: Path) -> None:
@@ -94,24 +94,14 @@ def engine_folder(given: str | None) -> Path:
 
 
 def root_folder(given: str) -> Path:
-    """The folder where the images of an engine are now.
-
-    Raises
-    ------
-    CommandError : it is not a folder.
-    """
+    """The folder where the images of an engine are now; CommandError if it is not a folder."""
     if not Path(given).is_dir():
         raise CommandError(f"{printable(given)} is not a folder. Name the folder that holds the images now.")
     return Path(given)
 
 
 def load_engine(folder: Path, root: str | None = None) -> "Engine":
-    """Load an engine to search it.
-
-    Raises
-    ------
-    EngineFolderError, IndexFileError : it is damaged.
-    """
+    """Load an engine to search it."""
     from helpers.search.engine import Engine
 
     size = sum(file.stat().st_size for file in folder.glob("vectors-*.index"))
@@ -136,12 +126,6 @@ def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None
             f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
             f"run lookalike relocate NEWFOLDER -e {shlex.quote(str(folder))}{former}"
         )
-
-
-def table_of(engine: "Engine") -> "GalleryTable":
-    """The gallery of an engine that was fitted or loaded."""
-    assert engine.table is not None
-    return engine.table
 
 
 def scan(folder: Path, follow_links: bool, without: Path | None = None) -> "FolderScan":
@@ -220,25 +204,12 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
 
 def with_images_of(images: "ImageSet", table: "GalleryTable", ids: "np.ndarray") -> "ImageSet":
     """A set, followed by the images of an engine with these ids. Classes of the same name are one class."""
-    from dataclasses import replace
+    from helpers.images.imageset import NO_CLASS, ImageSet, numbered
 
-    from helpers.images.imageset import ImageSet, concatenate
-
-    paths = tuple(table.path(id) for id in ids.tolist())
-    added = ImageSet(images.name, paths, table.labels[ids], table.class_names, root=images.root)
-    return replace(_without_empty_classes(concatenate(images.name, [images, added])), root=images.root)
-
-
-def _without_empty_classes(images: "ImageSet") -> "ImageSet":
-    from dataclasses import replace
-
-    import numpy as np
-
-    used = np.flatnonzero(images.counts)
-    new_labels = np.full(len(images.class_names) + 1, -1)  # the last entry is for label -1
-    new_labels[used] = np.arange(len(used))
-    names = tuple(images.class_names[label] for label in used)
-    return replace(images, labels=new_labels[images.labels], class_names=names)
+    added = ids.tolist()
+    names = ["" if label == NO_CLASS else images.class_names[label] for label in images.labels.tolist()]
+    class_names, labels = numbered([*names, *(table.class_name(id) or "" for id in added)])
+    return ImageSet(images.name, (*images.paths, *map(table.path, added)), labels, class_names, root=images.root)
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ class ImageNames:
     """Finds images of one engine by names."""
 
     def __init__(self, engine: "Engine"):
-        self._table = locations.table_of(engine)
+        self._table = engine.table
         self._indexed = engine.index.ids.tolist()
         self._held, self._paths = set(self._indexed), self._table.paths
 
@@ -44,7 +44,9 @@ class ImageNames:
         for folder in (path, *own):
             if below := {id for id in self._indexed if Path(self._paths[id]).is_relative_to(folder)}:
                 return below
-        printed = [id for id in self._indexed if name in _printed_names(table, self._paths[id])]
+        # As JSON and CSV print them.
+        own_names = ((id, self._paths[id], _key(table, self._paths[id])) for id in self._indexed)
+        printed = [id for id, path, key in own_names if name in (clean_text(path), clean_text(key))]
         if len(printed) > 1:
             raise CommandError(f"{name} is the name of several images; name one by its id: {printed}", USAGE)
         return set(printed)
@@ -111,8 +113,3 @@ def ids_marked(engine: "Engine", names: list[str], option: str) -> "np.ndarray":
 
 def _key(table: "GalleryTable", path: str) -> str:
     return path.removeprefix(f"{table.root}{os.sep}") if table.root else path
-
-
-def _printed_names(table: "GalleryTable", path: str) -> tuple[str, str]:
-    """Path and key of an image as JSON and CSV print them."""
-    return clean_text(path), clean_text(_key(table, path))

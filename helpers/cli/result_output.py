@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.cli import common, locations, region_queries
+from helpers.cli import common, region_queries
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def print_results(
 
 
 def _records(results: "Results", engine: "Engine") -> list[dict[str, Any]]:
-    keys = locations.table_of(engine).images.keys
+    keys = engine.table.images.keys
     return [
         {
             "rank": result.rank,

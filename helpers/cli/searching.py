@@ -107,7 +107,12 @@ def _search(options: argparse.Namespace) -> int:
     text_queries.check_options(options)
     with standard_input.as_file(options.images) as (options.images, file):
         region_queries.check_options(options)
-        _check_threshold(options)
+        if options.threshold is not None and options.rerank != "none":
+            raise CommandError(
+                f"--threshold compares similarities, but the scores of --rerank {options.rerank} have another unit: "
+                "use one of the two options",
+                USAGE,
+            )
         if options.detect:
             return region_queries.list_objects(options, standard_input.NAME if file else options.images[0])
         return _search_and_print(options, file)
@@ -161,15 +166,6 @@ def _found(search: Search) -> tuple[list[tuple[str, "Results"]], list[str], "res
         rows, results, matches = by_parts
     images = [str(search.queries.paths[row]) for row in rows]
     return list(zip(images, results, strict=True)), images, matches
-
-
-def _check_threshold(options: argparse.Namespace) -> None:
-    if options.threshold is not None and options.rerank != "none":
-        raise CommandError(
-            f"--threshold compares similarities, but the scores of --rerank {options.rerank} have another unit: use "
-            "one of the two options",
-            USAGE,
-        )
 
 
 def _above(

@@ -58,7 +58,7 @@ def _sync(options: argparse.Namespace) -> int:
     root = None if options.root is None else locations.root_folder(options.root)
     engine = Engine.load(folder, UnopenedExtractor.of(folder), root, mmap=True)
     locations.note_missing(engine, folder, has_root=True)
-    source = locations.table_of(engine).source
+    source = engine.table.source
     if source is None:
         raise CommandError(
             f"{printable(folder)} was not made by `lookalike index`, so its folder is not known: use "
@@ -95,7 +95,7 @@ def refuse_lost(engine: "Engine", gallery: "ImageSet", folder: Path, force: bool
     """
     from helpers.search.persist.sync import Others, preview
 
-    table = locations.table_of(engine)
+    table = engine.table
     gone = Others.of(table, engine.index.ids.tolist(), gallery, folder).gone
     if force or not len(gone):
         return
@@ -133,7 +133,7 @@ def _print_preview(engine: "Engine", gallery: "ImageSet", folder: Path) -> None:
     verbs = {
         Outcome.NEW: "add", Outcome.COPY: "add", Outcome.CHANGED: "replace", Outcome.RECLASSIFIED: "reclass",
     }  # fmt: skip
-    planned, table = preview(engine, gallery, folder), locations.table_of(engine)
+    planned, table = preview(engine, gallery, folder), engine.table
     rows = [
         (verbs[outcome], path)
         for path, outcome in zip(planned.paths, planned.outcomes, strict=True)
@@ -163,7 +163,7 @@ def update(
     from helpers.search.persist.sync import sync
 
     with LiveEngine.open(output, extractor, root) as live:
-        if locations.table_of(live.engine).source is None:
+        if live.engine.table.source is None:
             with live.locked() as connection:
                 snapshot.write_source(connection, source, live.engine.saved.roots)
         done = sync(live, gallery)
@@ -184,7 +184,7 @@ def update(
 
 def described(engine: "Engine") -> str:
     """Images, classes, extractor and index of an engine."""
-    table = locations.table_of(engine)
+    table = engine.table
     classes = len({label for label in table.labels[engine.index.ids].tolist() if label >= 0})
     in_classes = f" in {pluralize(classes, 'class')}" if classes else ""
     return f"{pluralize(len(engine), 'image')}{in_classes}; {engine.extractor.name}, {engine.index.spec}"

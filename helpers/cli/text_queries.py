@@ -27,8 +27,6 @@ WAYS = {
     "devise": "a network from features to the words of the engine's classes",
     "captions": "a caption of each image",
 }
-#: The weight of a text beside an image, unless --text-weight gives another one.
-TEXT_WEIGHT = 1.0
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +41,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     text = "with --together, the weights of the images in their order, such as 1,0.5,-1; default: 1 each"
     parser.add_argument("--weights", type=_weights, metavar="W,W,…", help=text)
     parser.add_argument(
-        "--text-weight", type=_weight, metavar="W", default=TEXT_WEIGHT,
+        "--text-weight", type=_weight, metavar="W", default=1.0,
         help="weight of each text; an image has weight 1; default: %(default)s",
     )  # fmt: skip
     ways = "; ".join(f"{name}: {text}" for name, text in WAYS.items())
@@ -199,7 +197,7 @@ def _word_index(
                 f"lookalike classify -e {shlex.quote(str(folder))} computes them"
             )
         return index
-    ids, table = engine.index.ids, locations.table_of(engine)
+    ids, table = engine.index.ids, engine.table
     if options.way == "captions":
         captions = _read_captions(Path(options.captions), table)
         space = Captions(vectors)
