@@ -18,12 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.evaluation.intervals import TAILS, Interval
-from helpers.evaluation.protocol import Protocol
+from helpers.evaluation.protocol import Protocol, chunks
 from helpers.images.imageset import NO_CLASS
 from helpers.vectors import l2_normalize
-
-#: Values in one step of a chunked loop.
-CHUNK = 4_000_000
 
 #: The largest number of pairs to list. Above it, a sample must be drawn.
 MOST_PAIRS = 20_000_000
@@ -133,9 +130,7 @@ def similarities(vectors: np.ndarray, among: Pairs) -> np.ndarray:
         raise ValueError(f"{len(bad)} vectors contain NaN or infinity, the first is that of image {bad[0]}")
     vectors = l2_normalize(vectors.astype(np.float64))
     scores = np.empty(len(among))
-    step = max(1, CHUNK // vectors.shape[1])
-    for start in range(0, len(among), step):
-        part = slice(start, start + step)
+    for part in chunks(len(among), vectors.shape[1]):
         scores[part] = (vectors[among.first[part]] * vectors[among.second[part]]).sum(axis=1)
     return scores
 

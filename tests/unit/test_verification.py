@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from helpers.evaluation import protocol as protocol_module
 from helpers.evaluation import verification
 from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.verification import (
@@ -97,7 +98,7 @@ def test_similarities_by_hand(monkeypatch):
     among = Pairs(np.array([0, 0, 1]), np.array([1, 2, 3]), np.array([0, 0, 1, 1]))
     vectors = np.array([[3, 4], [4, 3], [0, 0], [-8, -6]], np.float32)
     assert similarities(vectors, among) == pytest.approx([24 / 25, 0, -1])
-    monkeypatch.setattr(verification, "CHUNK", 2)
+    monkeypatch.setattr(protocol_module, "CHUNK", 2)
     assert similarities(vectors, among) == pytest.approx([24 / 25, 0, -1])
     with pytest.raises(ValueError, match=r"shape \(4, d\)"):
         similarities(vectors[:3], among)
