@@ -14,36 +14,25 @@ from helpers.images.layout import Layout
 Rows = Sequence[int] | np.ndarray
 
 
-def leave_one_out(
-    images: ImageSet,
-    name: str,
-    queries: Rows | None = None,
-    excluded: Mapping[int, Sequence[int]] | None = None,
-    description: str = "",
-) -> Protocol:
+def leave_one_out(images: ImageSet, name: str, description: str = "") -> Protocol:
     """Every image of a class with at least two images is a query; all images are the gallery.
 
     A query is ignored in its own ranking.
-
-    queries : rows of ``images``, or a mask, to use as queries instead; they may be without a relevant image.
-    excluded : row → rows that are ignored for it, in addition to the query and its group.
 
     Raises
     ------
     ValueError : no class has two images, so there is no query.
     """
-    if queries is None:
-        is_query = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
-        if not is_query.any():
-            raise ValueError(
-                f"{images.name}: no class has two images, so no query would have a relevant image. "
-                "Put the images into one sub-folder per class, at least two images in each."
-            )
-        queries = is_query
+    is_query = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
+    if not is_query.any():
+        raise ValueError(
+            f"{images.name}: no class has two images, so no query would have a relevant image. "
+            "Put the images into one sub-folder per class, at least two images in each."
+        )
     text = description or (
         "Every image is a query, and all images are the gallery. The query and its copies are ignored."
     )
-    return query_gallery(images, queries, np.arange(len(images)), name, excluded, text)
+    return query_gallery(images, is_query, np.arange(len(images)), name, description=text)
 
 
 def query_gallery(
@@ -104,29 +93,25 @@ def extract_readable(
     return layout.subset(read), {name: each[read] for name, each in vectors.items()}
 
 
-def disjoint_split(images: ImageSet, name: str, every: int = 3) -> Protocol:
+def disjoint_split(images: ImageSet, name: str) -> Protocol:
     """Every third image of each class is a query, and all others are the gallery (`Protocol.check_disjoint`).
 
     Images that have a copy in the set are not used as queries. The first query of a class is its first image.
 
-    every : the step between queries, at least 2.
-
     Raises
     ------
-    ValueError : ``every`` is below 2, or there is no query.
+    ValueError : there is no query.
     """
-    if every < 2:
-        raise ValueError(f"every must be at least 2, or the gallery would be empty; got {every}")
     alone = np.ones(len(images), dtype=bool)
     if images.groups is not None:
         groups, sizes = np.unique(images.groups, return_counts=True)
         alone = ~np.isin(images.groups, groups[(groups >= 0) & (sizes > 1)])
     is_query = np.zeros(len(images), dtype=bool)
     for label in range(len(images.class_names)):
-        is_query[np.flatnonzero((images.labels == label) & alone)[::every]] = True
+        is_query[np.flatnonzero((images.labels == label) & alone)[::3]] = True
     if not is_query.any():
         raise ValueError(f"{images.name}: every image with a class has a copy, so there is no query.")
-    text = f"One in {every} images of each class is a query. All other images are the gallery."
+    text = "One in 3 images of each class is a query. All other images are the gallery."
     return query_gallery(images, is_query, ~is_query, name, description=text)
 
 

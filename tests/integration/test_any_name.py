@@ -229,7 +229,7 @@ def test_figures_and_pages_show_every_name(files):
         assert sent == [(True, 1)]
         view.close()
 
-        protocol = builders.leave_one_out(images, "names", queries=[0])
+        protocol = builders.query_gallery(images, [0], np.arange(len(images)), "names")
         loaded = protocol_files.load(protocol_files.save(protocol, root.parent / "names.json"))
         assert loaded.keys == protocol.keys and loaded.class_names == protocol.class_names
 

@@ -1,6 +1,7 @@
 """Metrics: worked by hand, compared with trec_eval, and chance levels by simulation."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -283,7 +284,7 @@ def test_a_ranking_of_all_candidates_is_complete_even_if_k_is_larger():
 
 def test_queries_without_a_relevant_image_are_left_out_with_a_warning():
     # 0 and 1 are cats; 2 is alone in its class; 3 has none.
-    toy = leave_one_out(images([0, 0, 1, -1]), "toy", queries=[0, 2, 3, 1])
+    toy = replace(leave_one_out(images([0, 0, 1, -1]), "toy"), queries=[0, 2, 3, 1])
     ranking = Ranking([[1, 2, 3], [0, 1, 3], [0, 1, 2], [2, 0, 3]], [[3.0, 2, 1]] * 4)
     with pytest.warns(UnanswerableQueriesWarning, match="2 of 4 queries have no relevant image") as caught:
         scores = evaluate(ranking, toy)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -351,7 +352,7 @@ class Actions(RuleBasedStateMachine):
         json.dumps(state_of(self.picker))
 
 
-PROTOCOL = builders.leave_one_out(SET, "few", excluded={3: (4, 5)})
+PROTOCOL = replace(builders.leave_one_out(SET, "few"), excluded={3: (4, 5)})
 
 TestActions = Actions.TestCase
 TestActions.settings = settings(

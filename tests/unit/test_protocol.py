@@ -75,8 +75,9 @@ def protocols(draw):
 
 def test_relevance_worked_by_hand():
     # 0 1 2 3: cats (1 and 2 are copies of one original), 4 5: dogs, 6: of no class, 7: a class of one.
-    toy = leave_one_out(
-        image_set([0, 0, 0, 0, 1, 1, -1, 2], groups=[-1, 5, 5, -1, -1, -1, -1, -1]), "toy", excluded={0: [3, 6]}
+    toy = replace(
+        leave_one_out(image_set([0, 0, 0, 0, 1, 1, -1, 2], groups=[-1, 5, 5, -1, -1, -1, -1, -1]), "toy"),
+        excluded={0: [3, 6]},
     )
     assert toy.queries.tolist() == [0, 1, 2, 3, 4, 5]
     assert toy.ignored(0).tolist() == [0, 3, 6]  # itself and what is listed for it
@@ -92,7 +93,7 @@ def test_relevance_worked_by_hand():
 
 
 def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_are_unanswerable():
-    toy = leave_one_out(image_set([0, 0, -1, 1, 1], groups=[7, 7, -1, -1, -1]), "toy", queries=[0, 2, 3])
+    toy = replace(leave_one_out(image_set([0, 0, -1, 1, 1], groups=[7, 7, -1, -1, -1]), "toy"), queries=[0, 2, 3])
     assert toy.n_relevant.tolist() == [0, 0, 1]
     assert toy.answerable.tolist() == [False, False, True]
     assert toy.relevant(1).tolist() == []
@@ -535,18 +536,16 @@ def test_one_image_in_three_of_each_class_is_a_query():
     assert toy.gallery.tolist() == [2, 3, 4, 5]
     assert toy.n_relevant.tolist() == [2, 1, 2, 0]
     assert "One in 3 images" in toy.description
-    assert disjoint_split(image_set([0] * 4), "toy", every=2).queries.tolist() == [0, 2]
+    assert disjoint_split(image_set([0] * 4), "toy").queries.tolist() == [0, 3]
 
 
 def test_an_image_with_a_copy_is_no_query():
-    toy = disjoint_split(image_set([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy", every=2)
-    # 0 and 2 are copies of each other; 3 is alone in its group. Every second one of 1, 3, 4, 5 is a query.
-    assert toy.queries.tolist() == [1, 4]
+    toy = disjoint_split(image_set([0] * 6, groups=[5, -1, 5, 8, -1, -1]), "toy")
+    # 0 and 2 are copies of each other; 3 is alone in its group. Every third one of 1, 3, 4, 5 is a query.
+    assert toy.queries.tolist() == [1, 5]
     toy.check_disjoint()
 
 
-def test_a_split_without_queries_or_gallery_is_refused():
-    with pytest.raises(ValueError, match="at least 2"):
-        disjoint_split(image_set([0, 0]), "toy", every=1)
+def test_a_split_without_queries_is_refused():
     with pytest.raises(ValueError, match="there is no query"):
         disjoint_split(image_set([0, 0, -1], groups=[3, 3, -1]), "toy")

@@ -1,5 +1,6 @@
 """Same or different: pairs, both errors at every threshold, intervals over people."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def listed(found):
 
 def test_all_pairs_worked_by_hand():
     # Two of a, two of b, two without a class. 0 and 2 are copies; for 1, image 3 is excluded.
-    protocol = leave_one_out(image_set([0, 0, 1, 1, -1, -1], groups=[7, -1, 7, -1, -1, -1]), "p", excluded={1: (3,)})
+    protocol = replace(
+        leave_one_out(image_set([0, 0, 1, 1, -1, -1], groups=[7, -1, 7, -1, -1, -1]), "p"), excluded={1: (3,)}
+    )
     found = pairs(protocol)
     assert listed(found) == {(0, 1), (2, 3), (0, 3), (1, 2)} | {(i, j) for i in range(4) for j in (4, 5)}
     assert {pair for pair, same in zip(listed(found), found.same, strict=False)} == listed(found)
