@@ -20,8 +20,6 @@ __all__, __getattr__ = lazy.exports(
         "known_item": ("KnownItemResults", "search_known_items"),
         "verification": ("accuracy_across_people", "error_curve", "error_intervals", "pairs", "similarities"),
         "trec": ("write_qrels", "write_run"),
-        "detection": (
-            "DetectionScores", "KnownObjects", "ScoredBoxes", "evaluate_detections",
-        ),
+        "detection": ("DetectionScores", "KnownObjects", "ScoredBoxes", "evaluate_detections"),
     },
 )  # fmt: skip

@@ -99,7 +99,7 @@ class Comparison:
         chance = next(iter(self.results.values())).scores.mean_chance(metric)
         unit = "images" if self.task.changes else "queries"
         first_right = {name: one.scores.mean("top-1") for name, one in self.results.items()}
-        return recommend(methods, self.differences, chance, self.task.n_units, metric, unit, first_right)
+        return recommend(methods, self.differences, chance, self.task.n_units, unit, first_right)
 
     @cached_property
     def rival(self) -> str:

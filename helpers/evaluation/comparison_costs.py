@@ -28,8 +28,7 @@ def extraction_rate(extractor: FeatureExtractor, files: Sequence[Path], most: in
     """
     files = list(files[:most])
     failures: list[UnreadableImage] = []
-    for _ in extractor.iter_batches(files[: extractor.batch_size], failures=failures):
-        break
+    next(iter(extractor.iter_batches(files[: extractor.batch_size], failures=failures)), None)
     start, done = time.perf_counter(), 0
     spent = 0.0
     for rows, _ in extractor.iter_batches(files, failures=failures):

@@ -18,7 +18,7 @@ MOST_NEEDED = 1_000_000
 class Measured(NamedTuple):
     """A method's score and costs.
 
-    score, low, high : the mean of the metric over queries, and its 95 % interval.
+    score, low, high : the mAP, and its 95 % interval.
     milliseconds : per query, from the image file to the results.
     bytes : of the index, per image.
     """
@@ -60,7 +60,6 @@ def recommend(
     differences: Mapping[tuple[str, str], Difference],
     chance: float,
     n_queries: int,
-    metric: str = "mAP",
     unit: str = "queries",
     first_right: Mapping[str, float] | None = None,
 ) -> Recommendation:
@@ -70,7 +69,7 @@ def recommend(
     ----------
     methods : at least two.
     differences : (a, b) → score of a - score of b, as `simultaneous_differences` returns them.
-    chance : the mean of the metric for a random order.
+    chance : the mAP of a random order.
     n_queries : the number of independent queries; for changed copies, of images that copies were made of.
     unit : what they are called, in the plural.
     first_right : top-1 accuracy of each method, which is named if another method has a higher one.
@@ -81,7 +80,7 @@ def recommend(
     worse = tuple(name for name in order if name not in tied)
     top = methods[best]
     interval = f"{top.score:.3f} [{top.low:.3f}, {top.high:.3f}]"
-    first = f"{best} has the highest {metric} on these {n_queries:,} {unit}: {interval}."
+    first = f"{best} has the highest mAP on these {n_queries:,} {unit}: {interval}."
     notes = _notes(best, top, n_queries, unit)
     # `not >` is also true for nan, the bounds of a single query.
     if not top.low > chance:
@@ -90,9 +89,9 @@ def recommend(
     chosen = cheapest({name: methods[name] for name in tied})
     sentences = [first]
     if len(tied) == 1:
-        sentences += _one_is_best(order, methods, differences, metric, chance)
+        sentences += _one_is_best(order, methods, differences, chance)
     else:
-        sentences += _not_told_apart(chosen, tied, methods, differences, n_queries, metric, unit)
+        sentences += _not_told_apart(chosen, tied, methods, differences, n_queries, unit)
     if worse and len(tied) > 1:
         least = min(differences[best, name].low for name in worse)
         verb = "is" if len(worse) == 1 else "are"
@@ -149,7 +148,6 @@ def _one_is_best(
     order: Sequence[str],
     methods: Mapping[str, Measured],
     differences: Mapping[tuple[str, str], Difference],
-    metric: str,
     chance: float,
 ) -> list[str]:
     best, second = order[0], order[1]
@@ -164,9 +162,10 @@ def _one_is_best(
     faster = [name for name in useful if methods[name].milliseconds * SIMILAR < methods[best].milliseconds]
     if faster:
         share, gap = methods[faster[0]].milliseconds / methods[best].milliseconds, differences[best, faster[0]]
+        time = f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
         sentences.append(
-            f"If time matters more: {faster[0]} takes {_share(share)} of its time from a query's file to the results, "
-            f"and its {metric} is lower by {gap.difference:.3f} [{gap.low:.3f}, {gap.high:.3f}]."
+            f"If time matters more: {faster[0]} takes {time} of its time from a query's file to the results, "
+            f"and its mAP is lower by {gap.difference:.3f} [{gap.low:.3f}, {gap.high:.3f}]."
         )
     return sentences
 
@@ -177,7 +176,6 @@ def _not_told_apart(
     methods: Mapping[str, Measured],
     differences: Mapping[tuple[str, str], Difference],
     n_queries: int,
-    metric: str,
     unit: str,
 ) -> list[str]:
     best = tied[0]
@@ -193,7 +191,7 @@ def _not_told_apart(
         why = "none of the others costs less"
     sentences.append(f"Use {chosen}, the cheapest of them: {why}.")
     if chosen != best and gap.high:
-        sentences.append(f"Its {metric} may be lower than that of {best} by up to {gap.high:.3f}.")
+        sentences.append(f"Its mAP may be lower than that of {best} by up to {gap.high:.3f}.")
     needed = queries_needed(gap, n_queries)
     if needed is not None and n_queries < needed <= MOST_NEEDED:
         sentences.append(f"About {_rounded(needed)} {unit} would be needed to tell a difference of this size from 0.")
@@ -216,10 +214,6 @@ def _uncertainty(other: str, tied: Sequence[str], gap: Difference) -> str:
 
 def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:,.0f} ms"
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
 def _rounded(number: int) -> str:
