@@ -90,8 +90,11 @@ def _seed(text: str) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    for name in options.output:
-        _check_output(Path(name))
+    for file in map(Path, options.output):
+        # Find a report that cannot be written before the work.
+        if file.suffix.lower() not in (".html", ".htm", ".json"):
+            raise CommandError(f"the report is HTML or JSON: {printable(file)} must end in .html or .json", USAGE)
+        common.check_output(file)
     options.extractors = options.extractors or _default_extractors()
     methods = _methods(options)
     layout = _read_layout(options)
@@ -122,13 +125,6 @@ def _compare(options: argparse.Namespace) -> int:
     for name in options.output:
         log(f"report: {printable(name)}")
     return OK
-
-
-def _check_output(file: Path) -> None:
-    """Find a report that cannot be written before the work."""
-    if file.suffix.lower() not in (".html", ".htm", ".json"):
-        raise CommandError(f"the report is HTML or JSON: {printable(file)} must end in .html or .json", USAGE)
-    common.check_output(file)
 
 
 def _default_extractors() -> list[str]:

@@ -1,6 +1,7 @@
 """`lookalike info` and `list`: what an engine is, and its images."""
 
 import argparse
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,11 +81,18 @@ def _info(options: argparse.Namespace) -> int:
 def _facts(folder: Path, engine: "Engine") -> dict[str, Any]:
     from helpers.search.persist.added_dates import added_dates
     from helpers.search.persist.delta import DeltaIndex
+    from helpers.search.region_index import NoRegions, stored_source
+    from helpers.search.word_index import CLASSES, NoClassScores, stored_classifier
 
     table, ids = engine.table, engine.index.ids
     names = table.class_names
     counts = Counter(names[label] for label in table.labels[ids].tolist() if label >= 0)
     dates = [date for date in added_dates(folder, ids) if date is not None]
+    class_scores = regions = None
+    with contextlib.suppress(NoClassScores):
+        class_scores = stored_classifier(folder).name.removesuffix(CLASSES)
+    with contextlib.suppress(NoRegions):
+        regions = stored_source(folder).name
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     return {
         "engine": str(folder.absolute()),
@@ -100,29 +108,9 @@ def _facts(folder: Path, engine: "Engine") -> dict[str, Any]:
         "last_added": _utc(max(dates, default=None)),
         "changed": _utc(int(max(path.stat().st_mtime for path in folder.glob("engine.sqlite*")))),
         "pending_changes": engine.index.changes if isinstance(engine.index, DeltaIndex) else 0,
-        "class_scores": _class_scores(folder),
-        "regions": _regions(folder),
+        "class_scores": class_scores,
+        "regions": regions,
     }
-
-
-def _class_scores(folder: Path) -> str | None:
-    """The network of the class scores, or None."""
-    from helpers.search.word_index import CLASSES, NoClassScores, stored_classifier
-
-    try:
-        return stored_classifier(folder).name.removesuffix(CLASSES)
-    except NoClassScores:
-        return None
-
-
-def _regions(folder: Path) -> str | None:
-    """The source of the regions, or None."""
-    from helpers.search.region_index import NoRegions, stored_source
-
-    try:
-        return stored_source(folder).name
-    except NoRegions:
-        return None
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -67,12 +67,7 @@ def refuse_url(name: str) -> None:
 
 
 def engine_folder(given: str | None) -> Path:
-    """The given engine, or else ``my.engine``, or else the only engine in the current folder.
-
-    Raises
-    ------
-    CommandError : there is no engine, or several.
-    """
+    """The given engine, or else ``my.engine``, or else the only engine in the current folder; else CommandError."""
     if given is not None:
         folder = Path(given)
         if not is_engine(folder):
@@ -141,11 +136,9 @@ def scan(folder: Path, follow_links: bool, without: Path | None = None) -> "Fold
 def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["ImageSet", bool]:
     """Files and folders as one set without classes, in the given order, and whether all names are files.
 
-    follow_links : enter linked folders, too.
+    CommandError if one does not exist, is an engine, or is a folder without images.
 
-    Raises
-    ------
-    CommandError : one does not exist, is an engine, or is a folder without images.
+    follow_links : enter linked folders, too.
     """
     import numpy as np
 
@@ -228,10 +221,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
 def read_layout(source: str, options: argparse.Namespace) -> "Layout":
     """The images of a folder or table with their classes and sides, by the options of `add_layout`.
 
-    Raises
-    ------
-    CommandError : the options do not fit the folder.
-    EmptyImageSet, FileNotFoundError, ValueError : see `read_gallery`.
+    CommandError if the options do not fit the folder. For other errors see `read_gallery`.
     """
     from helpers.images import layout
 

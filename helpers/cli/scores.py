@@ -116,7 +116,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         if Path(options.save).suffix.lower() != ".json":
             raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
         common.check_output(Path(options.save))
-    layout = _read_layout(options) if _has_images(Path(options.target)) else None
+    target = Path(options.target)
+    has_images = target.is_dir() or (target.is_file() and target.suffix.lower() != ".json")
+    layout = _read_layout(options) if has_images else None
     protocol = None if layout is not None else _open_protocol(options)
     common.open_index(options.backend)
     # Extractors are opened after all checks, because this may download weights.
@@ -141,11 +143,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     scores = {name: _score(protocol, each, options.backend) for name, each in vectors.items()}
     _print_scores(protocol, scores, options)
     return OK
-
-
-def _has_images(target: Path) -> bool:
-    """Whether the target is a folder or table of images, and not a protocol."""
-    return target.is_dir() or (target.is_file() and target.suffix.lower() != ".json")
 
 
 def _read_layout(options: argparse.Namespace) -> "Layout":
