@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,8 +135,8 @@ def _make(
     try:
         engine.save(output, replace=force, former=None if old is None else old.saved)
     except BaseException:
-        if not existed and output.is_dir() and not locations.is_engine(output):
-            shutil.rmtree(output)
+        if not existed:
+            _remove_partial(output)
         raise
     classify_new(output, engine)
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
@@ -268,3 +267,11 @@ def _added_images(old: "Engine", gallery: "ImageSet", output: Path, force: bool)
         )
     log(f"note: {pluralize(len(gone), 'added image')} dropped, because their files are gone: {named}")
     return ids[there]
+
+
+def _remove_partial(output: Path) -> None:
+    """Delete the folder of an engine that could not be saved. It has no subfolders."""
+    if output.is_dir() and not locations.is_engine(output):
+        for path in output.iterdir():
+            path.unlink()
+        output.rmdir()
