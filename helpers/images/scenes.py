@@ -106,11 +106,6 @@ class Scenes:
         """int64 (objects, 4): x, y, width and height of each object."""
         return np.array([each.box for each in self.objects], np.int64)
 
-    @cached_property
-    def area_shares(self) -> np.ndarray:
-        """float64 (objects,): the area of each box, divided by that of the image."""
-        return np.array([each.area_share for each in self.objects])
-
     def with_photos(self) -> ImageSet:
         """The photographs, followed by the scenes, as in the protocols ``scenes-…``."""
         return concatenate("scenes", [self.photos, self.images])

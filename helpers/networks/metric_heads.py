@@ -1,4 +1,4 @@
-"""Linear heads for metric learning: initialization, training, and attaching them to a network.
+"""Linear heads for metric learning: initialization and training.
 
 With a few hundred images, a randomly initialized head would first have to relearn the network's features. The two
 initializations here have closed forms: `principal_axes` preserves cosines, and `within_class_whitening` is a learned
@@ -167,20 +167,6 @@ def _learner(
         learning = keras.Model(model.inputs, CosineClassifier(on_classes)(model.outputs[0]))
     learning.compile(keras.optimizers.Adam(), loss, metrics=list(metrics), jit_compile=False)
     return model, learning
-
-
-def on_top(network: "keras.Model", last: LinearMap) -> "keras.Model":
-    """A network with a linear map on its L2-normalized output: images → vectors (b, out). It shares its weights."""
-    import keras
-
-    dim, (expected, out) = network.outputs[0].shape[-1], last.kernel.shape
-    if dim != expected:
-        raise ValueError(f"{network.name} returns vectors of {dim} dimensions, but the map takes {expected}")
-    unit = keras.layers.UnitNormalization(name="unit")(network.outputs[0])
-    layer = keras.layers.Dense(out, name="embedding")
-    model = keras.Model(network.inputs, layer(unit), name=f"{network.name}_with_head")
-    layer.set_weights([last.kernel, -(last.mean @ last.kernel)])
-    return model
 
 
 def _scaled(kernel: np.ndarray, mean: np.ndarray) -> LinearMap:

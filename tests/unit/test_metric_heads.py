@@ -1,6 +1,5 @@
-"""Linear heads: the two initializations, training, and attaching a head to its network."""
+"""Linear heads: the two initializations, and training."""
 
-import keras
 import numpy as np
 import pytest
 
@@ -104,24 +103,6 @@ def test_a_head_is_initialized_and_trainable(clouds):
     head.set_weights([2 * start.kernel])
     learned = start.learned(head)
     assert np.allclose(learned.apply(vectors, normalize=False), 2 * mapped(start, vectors), atol=1e-3)
-
-
-def test_a_map_on_a_network_gets_normalized_vectors(clouds):
-    vectors, _ = clouds
-    keras.utils.set_random_seed(0)
-    images = keras.Input((4, 4, 3))
-    network = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)), name="tiny")
-    start = principal_axes(vectors, 3)
-    whole = metric_heads.on_top(network, start)
-    pixels = np.random.default_rng(3).random((7, 4, 4, 3)).astype(np.float32)
-    output = network.predict_on_batch(pixels)
-    unit = output / np.linalg.norm(output, axis=1, keepdims=True)
-    assert np.allclose(whole.predict_on_batch(pixels), mapped(start, unit), atol=1e-4)
-    # They share their weights.
-    network.set_weights([weight * 0 + 1 for weight in network.get_weights()])
-    assert np.allclose(whole.predict_on_batch(pixels), mapped(start, np.full((7, 5), 5**-0.5)), atol=1e-4)
-    with pytest.raises(ValueError, match="tiny returns vectors of 5 dimensions, but the map takes 3"):
-        metric_heads.on_top(network, principal_axes(vectors[:, :3], 2))
 
 
 def top1(vectors, labels):

@@ -76,7 +76,7 @@ def test_boxes_are_inside_the_images_and_have_the_listed_areas(loaded):
         assert 0 <= box.x < box.x + box.width <= width and 0 <= box.y < box.y + box.height <= height
         assert each.area_share == pytest.approx(box.width * box.height / (height * width), abs=6e-5)
         assert 0.02 <= each.area_share <= 0.6 and 0.6 <= each.visible_share <= 1
-    areas = np.histogram(loaded.area_shares, [0, 0.05, 0.1, 0.25, 0.6])[0]
+    areas = np.histogram([each.area_share for each in loaded.objects], [0, 0.05, 0.1, 0.25, 0.6])[0]
     assert areas.min() >= 90, areas  # each size has enough objects to be measured
 
 
