@@ -42,6 +42,14 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def pluralize(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "1,000 images", "2 classes", "3 queries"."""
+    if number == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {plural}"
+
+
 def clean_values(value: object, clean: Callable[[str], str] = clean_text) -> object:
     """A value of JSON, with a function of this module applied to every string in its lists and dictionaries."""
     match value:

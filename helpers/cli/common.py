@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from helpers import paths
 from helpers.cli.tensorflow_log import hide_startup_log
 from helpers.text import clean_values, printable, printable_lines, write_csv
+from helpers.text import pluralize as pluralize
 
 if TYPE_CHECKING:
     from helpers.features.extractor import FeatureExtractor
@@ -120,14 +121,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
-
-
-def pluralize(number: int, noun: str) -> str:
-    """A number with its noun: "1 image", "1,000 images", "2 classes", "3 queries"."""
-    if number == 1:
-        return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {plural}"
 
 
 def was(number: int) -> str:

@@ -4,11 +4,9 @@ Official layout: ``101_ObjectCategories/<class>/image_0001.jpg``. The classes Fa
 photographs, which `helpers.images.duplicates.audit` finds.
 """
 
-import numpy as np
-
 from helpers.images import download
 from helpers.images.folders import image_files
-from helpers.images.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import ImageSet, numbered
 
 BACKGROUND = "BACKGROUND_Google"
 
@@ -37,8 +35,7 @@ def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
     """
     folder = download.fetch("caltech101")
     files = image_files(folder)
-    class_names = sorted({path.parent.name for path in files} - {BACKGROUND})
-    number = {class_name: i for i, class_name in enumerate(class_names)} | {BACKGROUND: NO_CLASS}
-    labels = np.array([number[path.parent.name] for path in files])
-    images = ImageSet("caltech101", tuple(files), labels, tuple(class_names), root=folder)
+    folders = [path.parent.name for path in files]
+    class_names, labels = numbered(["" if name == BACKGROUND else name for name in folders])
+    images = ImageSet("caltech101", tuple(files), labels, class_names, root=folder)
     return images if per_class is None else images.sample(per_class, seed)

@@ -10,13 +10,12 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from helpers.files import write_atomically
 from helpers.images import download
 from helpers.images.folders import image_files
-from helpers.images.imageset import ImageSet
+from helpers.images.imageset import ImageSet, numbered
 
 
 def load() -> ImageSet:
@@ -25,9 +24,8 @@ def load() -> ImageSet:
     if (folder / "batches.meta").exists():
         folder = unpack_batches(folder)
     files = image_files(folder)
-    class_names = sorted({path.parent.name for path in files})
-    labels = [class_names.index(path.parent.name) for path in files]
-    return ImageSet("cifar10", tuple(files), np.array(labels), tuple(class_names), root=folder)
+    class_names, labels = numbered([path.parent.name for path in files])
+    return ImageSet("cifar10", tuple(files), labels, class_names, root=folder)
 
 
 def unpack_batches(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from helpers.images import formats
 from helpers.images.imageset import EmptyImageSet, ImageSet, numbered
+from helpers.text import pluralize
 
 #: Kinds of files that `FolderScan.summary` names; it counts the others together.
 _NAMED = 8
@@ -95,7 +96,7 @@ class FolderScan:
         ]
         if rest := kinds[_NAMED:]:
             parts.append(f"{sum(count for _, count in rest):,} of {len(rest)} other kinds")
-        counts = f"{_count(self.files, 'file')}: {_count(len(self.names), 'image')}"
+        counts = f"{pluralize(self.files, 'file')}: {pluralize(len(self.names), 'image')}"
         return counts + (f"; skipped: {', '.join(parts)}" if parts else "")
 
     def image_set(self, name: str | None = None) -> ImageSet:
@@ -141,12 +142,7 @@ def scan_folder(folder: str | Path, follow_links: bool = False, without: Path | 
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """All images below a folder, sorted, as `scan_folder` finds them.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError : the folder does not exist, is a file, or is not readable.
-    """
+    """All images below a folder, sorted, as `scan_folder` finds them; for the errors see there."""
     return list(scan_folder(folder).images)
 
 
@@ -283,7 +279,3 @@ def _kind(path: str, name: str) -> SkippedKind | None:
 
 
 _HEIC = _of_suffix(".heic", "install the `heif` extra: pip install 'lookalike[heif]'")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

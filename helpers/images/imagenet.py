@@ -8,6 +8,7 @@ import csv
 import functools
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from helpers import paths
 from helpers.images import download
 from helpers.images.folders import SkippedFilesWarning, image_files
-from helpers.images.imageset import EmptyImageSet, ImageSet
+from helpers.images.imageset import EmptyImageSet, ImageSet, numbered
 
 WNID = re.compile(r"n\d{8}")
 
@@ -47,18 +48,11 @@ def load(folder: str | Path, name: str | None = None) -> ImageSet:
             SkippedFilesWarning,
             stacklevel=2,
         )
-    wnids = sorted({wnid for _, wnid in found})
-    number = {wnid: i for i, wnid in enumerate(wnids)}
-    return ImageSet(
-        name or folder.name,
-        tuple(path for path, _ in found),
-        np.array([number[wnid] for _, wnid in found]),
-        _readable(wnids),
-        root=folder,
-    )
+    wnids, labels = numbered([wnid for _, wnid in found])
+    return ImageSet(name or folder.name, tuple(path for path, _ in found), labels, _readable(wnids), root=folder)
 
 
-def _readable(wnids: list[str]) -> tuple[str, ...]:
+def _readable(wnids: Sequence[str]) -> tuple[str, ...]:
     """Unique names: ImageNet has two cranes and two maillots. A class outside the 1000 is named by its wnid."""
     names = [classes().get(wnid, wnid) for wnid in wnids]
     return tuple(f"{name} ({wnid})" if names.count(name) > 1 else name for name, wnid in zip(names, wnids, strict=True))

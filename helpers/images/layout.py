@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from helpers.images.imageset import NO_CLASS, ImageSet, concatenate
+from helpers.images.imageset import NO_CLASS, ImageSet, concatenate, numbered
+from helpers.text import pluralize
 
 #: Names of folders that hold the gallery of a split, in lower case. An evaluation uses the first kind that it finds.
 GALLERY_NAMES = (("gallery", "database"), ("train", "training"))
@@ -74,18 +75,18 @@ class Layout:
         """Lines that tell how the images were read: sides, classes and counts, what was left out, and notes."""
         if self.sides is None:
             names = f" ({_listed(self.images.class_names)})" if self.images.class_names else ""
-            lines = [f"layout: {_count(len(self.images), 'image')}, {self._classes(slice(None))}{names}, no split"]
+            lines = [f"layout: {pluralize(len(self.images), 'image')}, {self._classes(slice(None))}{names}, no split"]
         else:
             roles = dict.fromkeys(self.gallery, "gallery ") | dict.fromkeys(self.queries, "queries ")
             sides = []
             for number, name in enumerate(self.names):
                 rows = self.sides == number
-                counts = f"{_count(int(rows.sum()), 'image')}, {self._classes(rows)}"
+                counts = f"{pluralize(int(rows.sum()), 'image')}, {self._classes(rows)}"
                 sides.append(f"{roles.get(name, '')}{name} ({counts})")
             lines = [f"layout: {', '.join(sides)}"]
         if self.left_out:
             lines.append(
-                "left out: " + ", ".join(f"{what} ({_count(n, 'image')})" for what, n in self.left_out.items())
+                "left out: " + ", ".join(f"{what} ({pluralize(n, 'image')})" for what, n in self.left_out.items())
             )
         return lines + [f"note: {note}" for note in self.notes]
 
@@ -117,7 +118,7 @@ class Layout:
 
     def _classes(self, rows: "np.ndarray | slice") -> str:
         labels = np.unique(self.images.labels[rows])
-        return _count(int((labels != NO_CLASS).sum()), "class") if (labels != NO_CLASS).any() else "no classes"
+        return pluralize(int((labels != NO_CLASS).sum()), "class") if (labels != NO_CLASS).any() else "no classes"
 
     def _with_roles(self) -> "Layout":
         assert self.sides is not None
@@ -162,7 +163,7 @@ class Layout:
         if rows.all():
             return "each image is a query"
         return (
-            f"{_count(int(rows.sum()), 'image')} of {len(rows):,} are queries; the others have no class, or are the "
+            f"{pluralize(int(rows.sum()), 'image')} of {len(rows):,} are queries; the others have no class, or are the "
             "only one of their class"
         )
 
@@ -182,7 +183,7 @@ class Layout:
         if lost.any():
             alone = [self.images.class_names[label] for label in np.unique(labels[lost]) if label != NO_CLASS]
             why = f": {gallery} does not have {_listed(alone)}" if alone else ""
-            yield f"{_count(int(lost.sum()), 'query')} will find no relevant image{why}"
+            yield f"{pluralize(int(lost.sum()), 'query')} will find no relevant image{why}"
 
 
 def read_layout(
@@ -340,10 +341,8 @@ def _with_classes(images: ImageSet, folders: Sequence[tuple[str, ...]], classes_
         return _with_used_classes(images)
     position = 0 if classes_from == "first" else -1
     names = [folder[position] if folder else "" for folder in folders]
-    class_names = sorted(set(names) - {""})
-    label_of = {name: label for label, name in enumerate(class_names)} | {"": NO_CLASS}
-    labels = np.array([label_of[name] for name in names], dtype=np.int64)
-    return replace(images, labels=labels, class_names=tuple(class_names))
+    class_names, labels = numbered(names)
+    return replace(images, labels=labels, class_names=class_names)
 
 
 def _with_used_classes(images: ImageSet) -> ImageSet:
@@ -368,19 +367,14 @@ def _depth_notes(images: ImageSet, folders: Sequence[tuple[str, ...]], classes_f
         return
     outside = [key for key, folder in zip(images.keys, folders, strict=True) if not folder]
     if outside:
-        yield f"without a class, because directly in {where}: {_count(len(outside), 'image')} ({_listed(outside)})"
+        yield f"without a class, because directly in {where}: {pluralize(len(outside), 'image')} ({_listed(outside)})"
     nested = sorted({"/".join(folder) for folder in folders if len(folder) > 1})
     if nested and classes_from == "first":
         number = sum(len(folder) > 1 for folder in folders)
         yield (
-            f"in folders below a class of {where}: {_count(number, 'image')}, such as in {nested[0]}; the class there "
-            f"is {nested[0].split('/')[0]}, or {nested[0].split('/')[-1]} with --classes-from parent"
+            f"in folders below a class of {where}: {pluralize(number, 'image')}, such as in {nested[0]}; the class "
+            f"there is {nested[0].split('/')[0]}, or {nested[0].split('/')[-1]} with --classes-from parent"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    plural = {"class": "classes", "query": "queries"}.get(noun, f"{noun}s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _listed(names: Sequence[str]) -> str:
