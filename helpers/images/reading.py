@@ -102,8 +102,8 @@ def decode(
     The pixels are not copied, which takes as long as decoding them if the image is large. For the other arguments and
     the errors see `read_image`.
     """
-    label = "the image given as bytes" if isinstance(source, bytes) else str(source)
-    with _opened(source, label, formats) as image:
+    label = _label(source)
+    with open_header(source, formats) as image:
         _reduce(image, label, max_pixels, at_least)
         with _decoding(label):
             image.load()
@@ -120,7 +120,7 @@ def image_size(source: bytes, formats: Sequence[str]) -> tuple[int, int]:
     ------
     UnreadableImage : the file is not an image in one of the formats, or its header is damaged.
     """
-    with _opened(source, "the image given as bytes", formats) as image:
+    with open_header(source, formats) as image:
         return image.size
 
 
@@ -133,23 +133,11 @@ def upright_size(source: str | Path | bytes) -> tuple[int, int]:
     ------
     UnreadableImage : the file is missing, damaged or not an image.
     """
-    with _opened(source, "the image given as bytes" if isinstance(source, bytes) else str(source), None) as image:
+    with open_header(source) as image:
         width, height = image.size
         # Pillow turns the size of a TIFF, and would decode a PNG without an orientation in search of one.
         known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
         return (height, width) if known and _orientation(image) in _SIDEWAYS else (width, height)
-
-
-@contextmanager
-def open_header(path: str | Path) -> Iterator[Image.Image]:
-    """An image whose header was read, for its format and its metadata; its pixels are not decoded.
-
-    Raises
-    ------
-    UnreadableImage : the file is missing, damaged or not an image.
-    """
-    with _opened(path, str(path), None) as image:
-        yield image
 
 
 def reduction(width: int, height: int, max_pixels: int) -> int | None:
@@ -158,8 +146,12 @@ def reduction(width: int, height: int, max_pixels: int) -> int | None:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, label: str, formats: Sequence[str] | None) -> Iterator[Image.Image]:
-    """An image whose header was read."""
+def open_header(source: str | Path | bytes, formats: Sequence[str] | None = None) -> Iterator[Image.Image]:
+    """An image whose header was read, for its format and its metadata; its pixels are not decoded.
+
+    formats : see `read_image`. Raises `UnreadableImage` if the file is missing, damaged or not an image.
+    """
+    label = _label(source)
     names = tuple(name for name in readable_formats() if formats is None or name in formats)
     with ExitStack() as stack:
         # Pillow warns about its own pixel limit (ours is checked later) and about each odd EXIF entry.
@@ -183,6 +175,10 @@ def _opened(source: str | Path | bytes, label: str, formats: Sequence[str] | Non
 
 def _binary(source: str | Path | bytes) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+
+def _label(source: str | Path | bytes) -> str:
+    return "the image given as bytes" if isinstance(source, bytes) else str(source)
 
 
 def _open_large(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
