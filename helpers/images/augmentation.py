@@ -385,9 +385,7 @@ def siblings(images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 
     for rows, pixels in reading.batches(images, size, strict=True):
         augmented[rows] = copies(pixels, layer, n)
     originals = np.repeat(np.arange(len(images)), n)
-    known = np.full(len(images), -1) if images.groups is None else images.groups
-    # An original without a group becomes a group.
-    groups = np.where(known >= 0, known, np.arange(len(images)) + known.max(initial=-1) + 1)[originals]
+    groups = images.units[originals]
     paths = tuple(
         path.with_name(f"{path.stem}~{copy}{path.suffix}") for path in images.paths for copy in range(1, n + 1)
     )

@@ -83,6 +83,12 @@ class ImageSet:
         """int64 (classes,): the number of images of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
+    @property
+    def units(self) -> np.ndarray:
+        """int64 (n,): the group of each image; an image without a group is a group of its own."""
+        groups = np.full(len(self), -1) if self.groups is None else self.groups
+        return np.where(groups >= 0, groups, np.arange(len(self)) + groups.max(initial=-1) + 1)
+
     def class_name(self, row: int) -> str:
         """The name of the class of image ``row``; ``"–"`` for a distractor."""
         label = self.labels[row]
@@ -117,9 +123,7 @@ class ImageSet:
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
         rng = np.random.default_rng(seed)
-        groups = np.full(len(self), -1) if self.groups is None else self.groups
-        # An image without a group is a group of its own.
-        units = np.where(groups >= 0, groups, np.arange(len(self)) + groups.max(initial=-1) + 1)
+        units = self.units
         chosen, decided = np.array([], np.int64), np.array([], np.int64)
         for label in np.unique(self.labels):
             members = np.unique(units[self.labels == label])
