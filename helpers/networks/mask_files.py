@@ -5,16 +5,17 @@ and y of two corners in pixels, ``labels`` (n,), in which 0 is the background, `
 height, width), the probability of each pixel.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from helpers.images import reading
 from helpers.networks import boxes
 from helpers.networks.compiled import openvino_package
 from helpers.networks.detector_files import DetectorFileError, read_labels
+from helpers.networks.detectors import Detections
 from helpers.networks.onnx_files import OnnxFileError, axes_text, read_graph
 
 OUTPUTS = ("boxes", "labels", "scores", "masks")
@@ -23,23 +24,13 @@ INSIDE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class MaskDetections:
+class MaskDetections(Detections):
     """The objects that were found in one image, best score first.
 
-    boxes : float32 (n, 4), x, y, width, height in pixels. classes : int64 (n,), positions in ``class_names``.
-    scores : float32 (n,). masks : bool (n, height, width).
+    masks : bool (n, height, width).
     """
 
-    boxes: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
     masks: np.ndarray
-    class_names: tuple[str, ...] = field(repr=False)
-
-    @property
-    def names(self) -> list[str]:
-        """The name of each object's class."""
-        return [self.class_names[number] for number in self.classes]
 
 
 class MaskNetwork:
@@ -90,15 +81,8 @@ class MaskNetwork:
             )
         found = np.hstack([corners[rows, :2], corners[rows, 2:] - corners[rows, :2]])
         found = found * np.array([width / given.shape[1], height / given.shape[0]] * 2)
+        inside = [cv2.resize(mask.astype(np.float32), (width, height)) >= INSIDE for mask in masks[rows, 0]]
         return MaskDetections(
             boxes.clip(found, width, height), labels[rows].astype(np.int64) - 1, scores[rows].astype(np.float32),
-            self._resized(masks[rows, 0], height, width), self.class_names,
+            self.class_names, np.array(inside, bool).reshape(-1, height, width),
         )  # fmt: skip
-
-    @staticmethod
-    def _resized(masks: Sequence[np.ndarray] | np.ndarray, height: int, width: int) -> np.ndarray:
-        """bool (n, height, width): the pixels with a probability of at least `INSIDE`."""
-        import cv2
-
-        resized = [cv2.resize(np.asarray(mask, np.float32), (width, height)) >= INSIDE for mask in masks]
-        return np.array(resized, bool).reshape(-1, height, width)
