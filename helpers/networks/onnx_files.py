@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.networks.compiled import CompiledNetwork, openvino_package
+from helpers.networks.compiled import CompiledNetwork, openvino_package, reason
 
 if TYPE_CHECKING:
     import openvino
@@ -125,8 +125,8 @@ def read_graph(path: Path) -> "openvino.Model":
     try:
         return openvino_package().Core().read_model(path)
     except RuntimeError as error:  # OpenVINO's
-        reason = "it is not complete" if "Unable to read the model" in str(error) else _last_line(error)
-        raise OnnxFileError(f"{path} is damaged, or a part of it is missing: {reason}") from error
+        why = "it is not complete" if "Unable to read the model" in str(error) else reason(error)
+        raise OnnxFileError(f"{path} is damaged, or a part of it is missing: {why}") from error
 
 
 def external_data(path: Path) -> list[Path]:
@@ -151,7 +151,7 @@ def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]
         part.reshape(shapes)
     except RuntimeError as error:  # OpenVINO's
         given = ", ".join(f"{name} {axes_text(axes)}" for name, axes in shapes.items())
-        raise OnnxFileError(f"{path} cannot compute an input of {given}: {_last_line(error)}") from error
+        raise OnnxFileError(f"{path} cannot compute an input of {given}: {reason(error)}") from error
     shape = part.outputs[0].get_partial_shape()
     if shape.is_dynamic or shape[0].get_length() != 1:
         raise OnnxFileError(f"{path}: its output {output} is {axes_text(shape)}, not that of one image or text")
@@ -161,9 +161,3 @@ def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]
 def axes_text(shape: "openvino.PartialShape") -> str:
     """A shape in messages, such as 1 × 3 × 224 × 224."""
     return " × ".join(str(axis) for axis in shape)
-
-
-def _last_line(error: Exception) -> str:
-    """The line of OpenVINO's message with the reason; the others are locations in its source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
