@@ -35,13 +35,12 @@ class FaceNetworkError(ValueError):
     """The file does not have the parameters of dlib's face network."""
 
 
-def face_network(path: Path, single: bool = False) -> CompiledNetwork:
+def face_network(path: Path) -> CompiledNetwork:
     """Read and compile the network: uint8 (b, 150, 150, 3) RGB, aligned faces → float32 (b, 128), not normalized.
 
     path : of ``dlib_face_recognition_resnet_model_v1.dat``. Raises `FaceNetworkError` if it is another file.
-    single : see `CompiledNetwork`.
     """
-    return image_network(_graph(_Parameters(path)), MEAN, [SCALE] * 3, single=single)
+    return image_network(_graph(_Parameters(path)), MEAN, [SCALE] * 3)
 
 
 class _Parameters:
