@@ -1,21 +1,21 @@
 """Reliability of scores that claim to be probabilities: is a tag with the score 0.7 right in 70 % of the images?"""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def reliability(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> pd.DataFrame:
+def reliability(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> "pd.DataFrame":
     """One row per bin of equal width that has scores: low, high, count, score (mean), right (share).
 
     scores : float (n,) in 0 … 1. right : bool (n,).
     """
-    scores, right = np.asarray(scores, np.float64), np.asarray(right)
-    if scores.ndim != 1 or scores.shape != right.shape or not len(scores) or right.dtype != bool:
-        raise ValueError(f"expected scores (n,) and bool (n,), got {scores.shape} and {right.dtype} {right.shape}")
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("scores must lie in 0 … 1")
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    import pandas as pd
+
+    scores, right = _checked(scores, right, bins)
     # The last bin contains 1.
     number = np.minimum((scores * bins).astype(int), bins - 1)
     rows = [
@@ -34,3 +34,14 @@ def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> 
     """
     table = reliability(scores, right, bins)
     return float((table["count"] * (table["score"] - table["right"]).abs()).sum() / table["count"].sum())
+
+
+def _checked(scores: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    scores, right = np.asarray(scores, np.float64), np.asarray(right)
+    if scores.ndim != 1 or scores.shape != right.shape or not len(scores) or right.dtype != bool:
+        raise ValueError(f"expected scores (n,) and bool (n,), got {scores.shape} and {right.dtype} {right.shape}")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores must lie in 0 … 1")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    return scores, right

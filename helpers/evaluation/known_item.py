@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers.evaluation.intervals import wilson_interval
 from helpers.images.known_items import Change, queries
 from helpers.search.ranking import Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class KnownItemResults:
     originals: np.ndarray
     changes: list[Change]
 
-    def by_strength(self) -> dict[str, pd.DataFrame]:
+    def by_strength(self) -> "dict[str, pd.DataFrame]":
         """Method → the share of queries whose first result is the original, for each change and strength.
 
         Columns ``kind``, ``strength``, ``queries``, ``recall@1``, ``low`` and ``high`` (Wilson's 95 % interval);
@@ -34,15 +37,19 @@ class KnownItemResults:
         """
         return {name: self._recall(one, ["kind", "strength"]) for name, one in self.rankings.items()}
 
-    def by_kind(self) -> dict[str, pd.DataFrame]:
+    def by_kind(self) -> "dict[str, pd.DataFrame]":
         """Like `by_strength`, over all strengths of a kind. The interval counts each original once."""
         return {name: self._recall(one, ["kind"]) for name, one in self.rankings.items()}
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """`by_strength` of all methods in one table, with the method's name in the column ``method``."""
+        import pandas as pd
+
         return pd.concat([table.assign(method=name) for name, table in self.by_strength().items()], ignore_index=True)
 
-    def _recall(self, ranking: Ranking, columns: list[str]) -> pd.DataFrame:
+    def _recall(self, ranking: Ranking, columns: list[str]) -> "pd.DataFrame":
+        import pandas as pd
+
         originals, changes = self.originals, self.changes
         if not len(changes) or not len(ranking) == len(originals) == len(changes):
             raise ValueError(

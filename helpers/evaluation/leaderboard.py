@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from helpers import paths
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.protocol import Protocol
 from helpers.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "dataset", "protocol", "profile", "extractor", "weights", "dim", "index", "n_queries", "n_gallery", "n_distractors",
@@ -50,7 +53,7 @@ def record(
     scores: Scores, protocol: Protocol, *, profile: str, extractor: str, weights: str, dim: int, index: str,
     extract_ips: float | None = None, query_ms: float | None = None, index_bytes: int | None = None,
     path: str | Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> "pd.DataFrame":  # fmt: skip
     """Write the scores of a method, one row per metric. They replace the rows of an earlier run of this method.
 
     Parameters
@@ -96,7 +99,7 @@ def record(
     return rows
 
 
-def _with_known_costs(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+def _with_known_costs(rows: "pd.DataFrame", known: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of a method, with the costs that only an earlier run measured."""
     rows = rows.copy()
     same, same_extractor = _same(known, rows, _METHOD), _same(known, rows, _EXTRACTOR)
@@ -107,14 +110,16 @@ def _with_known_costs(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _replaced(board: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def _replaced(board: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
     """The table with these rows of a method in place of all its earlier ones, also of other metrics."""
+    import pandas as pd
+
     board.loc[_same(board, rows, _EXTRACTOR), "extract_ips"] = rows["extract_ips"].iloc[0]
     kept = board[~_same(board, rows, _METHOD)]
     return _sorted(_typed(pd.concat([kept, rows]) if len(kept) else rows))
 
 
-def _same(board: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+def _same(board: "pd.DataFrame", rows: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
     """bool (n,): which rows of the table have the first row's values in these columns."""
     found = np.ones(len(board), bool)
     for column in columns:
@@ -122,7 +127,7 @@ def _same(board: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> np
     return found
 
 
-def load(path: str | Path | None = None) -> pd.DataFrame:
+def load(path: str | Path | None = None) -> "pd.DataFrame":
     """Read the table; it is empty if there is no file.
 
     path : by default the committed table, with the rows of runs that were not saved in place of its own.
@@ -136,15 +141,23 @@ def load(path: str | Path | None = None) -> pd.DataFrame:
         return _overlaid(load(paths.committed_figures_dir() / _NAME), own) if paths.IN_CHECKOUT else own
     path = Path(path)
     if not path.is_file():
-        return _typed(pd.DataFrame(columns=list(COLUMNS)))
+        return _empty()
     found = path.stat()
     return _parsed(path, (found.st_ino, found.st_mtime_ns, found.st_size)).copy()
 
 
+def _empty() -> "pd.DataFrame":
+    import pandas as pd
+
+    return _typed(pd.DataFrame(columns=list(COLUMNS)))
+
+
 # A notebook records many methods, and reading the table takes longer than writing a row. `record` needs two files.
 @lru_cache(maxsize=4)
-def _parsed(path: Path, state: tuple[int, int, int]) -> pd.DataFrame:
+def _parsed(path: Path, state: tuple[int, int, int]) -> "pd.DataFrame":
     """The table in a file. state : changes when the file does."""
+    import pandas as pd
+
     remedy = "Restore it (git checkout) or move it away; the notebooks write a new one."
     try:
         text = path.read_text(encoding="utf-8")
@@ -163,8 +176,10 @@ def _parsed(path: Path, state: tuple[int, int, int]) -> pd.DataFrame:
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
 
-def _overlaid(committed: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+def _overlaid(committed: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
     """The committed rows, but those of methods that have own rows."""
+    import pandas as pd
+
     if not len(own) or not len(committed):
         return own if len(own) else committed
     methods = set(own[list(_METHOD)].itertuples(index=False, name=None))
@@ -172,7 +187,7 @@ def _overlaid(committed: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     return _sorted(pd.concat([committed[kept], own])).reset_index(drop=True)
 
 
-def _sorted(board: pd.DataFrame) -> pd.DataFrame:
+def _sorted(board: "pd.DataFrame") -> "pd.DataFrame":
     return board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
 
@@ -188,7 +203,9 @@ def _check_shape(text: str) -> None:
         raise ValueError("the last line is truncated")
 
 
-def _typed(board: pd.DataFrame) -> pd.DataFrame:
+def _typed(board: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
     board = board.copy()
     for column in _WHOLE:
         board[column] = pd.array(pd.to_numeric(board[column]).round(), dtype="Int64")
@@ -200,7 +217,9 @@ def _typed(board: pd.DataFrame) -> pd.DataFrame:
     return board.reset_index(drop=True)
 
 
-def _csv(board: pd.DataFrame) -> str:
+def _csv(board: "pd.DataFrame") -> str:
+    import pandas as pd
+
     text = board.copy()
     for column in _SCORES:
         text[column] = ["" if pd.isna(number) else _score_text(number) for number in board[column]]
@@ -215,7 +234,7 @@ def _score_text(number: float) -> str:
     return text if float(text) == number else np.format_float_positional(number)
 
 
-def _markdown(board: pd.DataFrame) -> str:
+def _markdown(board: "pd.DataFrame") -> str:
     parts = [
         "# Leaderboard\n",
         "Made from `leaderboard.csv` by `helpers.evaluation.leaderboard`; do not edit. In brackets: 95 % intervals by "

@@ -1,16 +1,19 @@
 """Runs a protocol: searches the gallery for all queries, without the ignored images."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers.evaluation.protocol import Protocol, chunks
-from helpers.search.index import Index
 from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
 
+if TYPE_CHECKING:
+    from helpers.search.index import Index
 
-def run(protocol: Protocol, vectors: np.ndarray, index: Index, k: int | None = None) -> Ranking:
+
+def run(protocol: Protocol, vectors: np.ndarray, index: "Index", k: int | None = None) -> Ranking:
     """Add the gallery to ``index`` and search it for all queries, without the ignored images.
 
     Parameters

@@ -1,16 +1,20 @@
 """Evaluates text → image search: the name of each class is a query, and the images of the class are relevant."""
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from helpers.evaluation.intervals import bootstrap_interval
 from helpers.evaluation.metrics import Scores, evaluate
 from helpers.evaluation.protocol import Protocol
 from helpers.evaluation.runner import run
 from helpers.images.imageset import ImageSet
-from helpers.search.index import Index
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from helpers.search.index import Index
 
 
 def text_protocol(images: ImageSet, name: str = "") -> Protocol:
@@ -37,7 +41,7 @@ def query_names(protocol: Protocol) -> list[str]:
     return [protocol.class_names[label] for label in protocol.labels[protocol.queries]]
 
 
-def evaluate_texts(protocol: Protocol, texts: np.ndarray, images: np.ndarray, index: Index) -> Scores:
+def evaluate_texts(protocol: Protocol, texts: np.ndarray, images: np.ndarray, index: "Index") -> Scores:
     """Search all images for each text, and score the rankings.
 
     texts : float32 (q, dim), in the order of `query_names`. images : float32 (n, dim). index : an empty index.
@@ -47,7 +51,7 @@ def evaluate_texts(protocol: Protocol, texts: np.ndarray, images: np.ndarray, in
 
 def names_table(
     scores: Scores, protocol: Protocol, known: Collection[str], metrics: Sequence[str] = ("mAP", "precision@10")
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row for the names that a network was trained on, one for the others, and one for all.
 
     Columns: names, queries, and for each metric its mean, chance, and the 95 % bootstrap interval over the queries,
@@ -55,6 +59,8 @@ def names_table(
 
     known : the class names that the network was trained on.
     """
+    import pandas as pd
+
     names = query_names(protocol)
     trained = np.array([names[row] in known for row in scores.rows], bool)
     rows = []

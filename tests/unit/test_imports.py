@@ -33,10 +33,6 @@ ABOUT_A_LIBRARY = {
     "helpers.networks.losses",  # Keras layers and losses
     "helpers.networks.word_maps",  # a Keras loss
     "helpers.images.augmentation",  # Keras layers
-    "helpers.evaluation.calibration",  # these four make tables with pandas
-    "helpers.evaluation.known_item",
-    "helpers.evaluation.leaderboard",
-    "helpers.evaluation.text_queries",
     "helpers.search.backends.elasticsearch_backend",
     "helpers.search.backends.faiss_backend",
     "helpers.search.backends.milvus_backend",
