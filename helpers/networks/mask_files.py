@@ -8,7 +8,6 @@ height, width), the probability of each pixel.
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from helpers.images import reading
@@ -68,6 +67,8 @@ class MaskNetwork:
 
     def detect(self, image: np.ndarray, threshold: float = 0.5) -> MaskDetections:
         """Find the objects of an image, uint8 (height, width, 3) RGB, with at least a score."""
+        import cv2
+
         height, width = image.shape[:2]
         given = image if self._size is None else reading.resize(image, (self._size[0], self._size[1]))
         pixels = given.transpose(2, 0, 1).astype(np.float32) / 255
