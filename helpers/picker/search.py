@@ -213,12 +213,7 @@ class Searcher:
             marked = [self._vectors(engine.extractor, rows) if rows else none for rows in (good, bad)]
             if single and (good or bad):
                 queries[0] = rocchio(queries[0][0], *marked, metric=engine.index.metric)[None]
-            ignored = self._ids[self.ignored([image.row for image in images])]
-            ignored = ignored[ignored != PAD]
-            others: Sequence[int] | np.ndarray = (
-                [] if label is None else np.flatnonzero(self.images.labels[self._rows] != label)
-            )
-            excluded = np.union1d(ignored, others).astype(np.int64)
+            ignored, excluded = self._excluded(images, label)
             matches: Sequence[Sequence[RegionMatch | None]] = ()
             if regions is not None:
                 found = search_regions(engine, regions, queries[0], k, excluded=excluded)
@@ -237,6 +232,13 @@ class Searcher:
         boxes = [self._places(*one) for one in zip(rows, matches, strict=True)] if matches else [()] * len(rows)
         note = "; ".join(filter(None, [whole, _note(engine, k, len(rows), len(ignored), empty, unknown, label)]))
         return list(map(Found, rows, scores, boxes)), note
+
+    def _excluded(self, images: Sequence[QueryImage], label: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """int64 ids: those that are ignored for the images of a query, and all that cannot be results."""
+        ignored = self._ids[self.ignored([image.row for image in images])]
+        ignored = ignored[ignored != PAD]
+        others = np.empty(0, np.int64) if label is None else np.flatnonzero(self.images.labels[self._rows] != label)
+        return ignored, np.union1d(ignored, others).astype(np.int64)
 
     def objects(self, pixels: np.ndarray) -> list[tuple[np.ndarray, str, float]]:
         """The objects in an image, uint8 (height, width, 3): box (4,), class and score, the best scores first.
