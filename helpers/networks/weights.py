@@ -125,7 +125,7 @@ def _save(model: "keras.Model", path: Path, source: str) -> None:
 
 
 def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str, **more: object) -> None:
-    """Write a file of the cache, and beside it a JSON file with its source, its SHA-256, and ``more``.
+    """Write a file of the cache, and next to it a JSON file with its source, SHA-256 and ``more``.
 
     Raises `WeightsUnavailable` if they cannot be written.
     """
