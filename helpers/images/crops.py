@@ -15,6 +15,7 @@ import numpy as np
 from helpers.images import reading
 from helpers.images.components import Components, Link
 from helpers.images.imageset import ImageSet
+from helpers.images.perceptual_hashes import centered
 
 #: Minimum correlation of an aligned crop.
 MIN_CORRELATION = 0.9
@@ -29,8 +30,8 @@ _SIDE = 320
 _NEAREST = 16
 #: Rows and columns of one block of cosines.
 _BLOCK = (1024, 4096)
-#: Bytes of keypoints that are kept, up to 70 KB per image, and pairs that are compared at a time.
-_KEPT, _PAIRS = 2**29, 256
+#: Images whose keypoints are kept, up to 70 KB each, and pairs that are compared at a time.
+_KEPT, _PAIRS = 7500, 256
 
 _local = threading.local()
 
@@ -40,11 +41,6 @@ class _Keypoints(NamedTuple):
 
     points: np.ndarray
     descriptors: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the arrays, and 1 KB for the objects."""
-        return self.points.nbytes + self.descriptors.nbytes + 1024
 
 
 def link_crops(
@@ -124,24 +120,17 @@ def _crops(images: ImageSet, candidates: Iterable[tuple[int, int]], groups: np.n
     """The candidates that are crops; pairs that are in one group by then are not compared."""
     ordered = _by_locality(sorted(candidates))
     gray = lru_cache(maxsize=64)(lambda row: _gray(images.paths[row]))
-    kept: dict[int, _Keypoints] = {}
-    size = 0
+    keypoints = lru_cache(maxsize=_KEPT)(lambda row: _keypoints(gray(row)))
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(ordered), _PAIRS):
             pairs = ordered[start : start + _PAIRS]
             pairs = pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
-            used = np.unique(pairs).tolist()
-            missing = [row for row in used if row not in kept]
-            detected = dict(zip(missing, pool.map(lambda row: _keypoints(gray(row)), missing), strict=True))
-            for row in used:  # the last used images are at the end
-                kept[row] = kept.pop(row) if row in kept else detected[row]
-            size += sum(keypoints.nbytes for keypoints in detected.values())
-            while size > _KEPT and len(kept) > len(used):
-                size -= kept.pop(next(iter(kept))).nbytes
+            # Once for each image, before threads compare it with others.
+            list(pool.map(keypoints, np.unique(pairs).tolist()))
 
             def compare(pair: list[int]) -> float:
                 # Either image may be the crop.
-                return max(_aligned_correlation(a, b, kept, gray) for a, b in (pair, pair[::-1]))
+                return max(_aligned_correlation(a, b, keypoints, gray) for a, b in (pair, pair[::-1]))
 
             for (first, second), value in zip(pairs.tolist(), pool.map(compare, pairs.tolist()), strict=True):
                 if value >= MIN_CORRELATION:
@@ -186,12 +175,12 @@ def _keypoints(gray: np.ndarray) -> _Keypoints:
 
 
 def _aligned_correlation(
-    part: int, whole: int, kept: dict[int, _Keypoints], gray: Callable[[int], np.ndarray]
+    part: int, whole: int, keypoints: Callable[[int], _Keypoints], gray: Callable[[int], np.ndarray]
 ) -> float:
     """Correlation of image ``part`` with the region of image ``whole`` that it matches; -1 if there is none."""
     import cv2
 
-    transform = _transform(kept[part], kept[whole])
+    transform = _transform(keypoints(part), keypoints(whole))
     if transform is None:
         return -1.0
     pixels, other = gray(part), gray(whole)
@@ -200,7 +189,8 @@ def _aligned_correlation(
     overlap = cv2.warpAffine(np.full_like(other, 255), transform, shape) == 255
     if overlap.mean() < 0.5:
         return -1.0
-    return float(_centered(pixels[overlap]) @ _centered(aligned[overlap]))
+    first, second = centered(np.stack([pixels[overlap], aligned[overlap]]))
+    return float(first @ second)
 
 
 def _transform(part: _Keypoints, whole: _Keypoints) -> np.ndarray | None:
@@ -219,11 +209,3 @@ def _transform(part: _Keypoints, whole: _Keypoints) -> np.ndarray | None:
     cv2.setRNGSeed(0)
     transform, inliers = cv2.estimateAffinePartial2D(target, source, method=cv2.RANSAC, ransacReprojThreshold=3)
     return transform if transform is not None and inliers.sum() >= MIN_INLIERS else None
-
-
-def _centered(values: np.ndarray) -> np.ndarray:
-    """Subtract the mean and scale to length one, so that a product is a correlation; a flat image becomes zero."""
-    values = values.astype(np.float32)
-    values -= values.mean()
-    length = np.linalg.norm(values)
-    return values / length if length > 0 else values

@@ -87,16 +87,19 @@ def _read(
 
 def _correlations(one: np.ndarray, thumbs: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, float]]:
     """(row, correlation) of the thumbnails that are correlated with one."""
-    centered = _centered(one[None])[0]
+    unit = centered(one[None])[0]
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
-        values = _centered(thumbs[part]) @ centered
+        values = centered(thumbs[part]) @ unit
         for i in np.flatnonzero(values >= MIN_CORRELATION):
             yield int(part[i]), round(float(values[i]), 3)
 
 
-def _centered(thumbs: np.ndarray) -> np.ndarray:
-    """float32 (n, pixels) of mean zero and length one, so that products are correlations; flat images are zero."""
+def centered(thumbs: np.ndarray) -> np.ndarray:
+    """float32 (n, pixels) of mean zero and length one, so that products are correlations; flat images are zero.
+
+    thumbs : uint8 (n, …).
+    """
     flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
