@@ -1,7 +1,6 @@
 """Folders of images: which files are read, and what is left out and why."""
 
 import os
-import stat
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -180,16 +179,12 @@ class _Scanner:
         self._entered: set[tuple[int, int]] = set()
 
     def run(self) -> None:
-        # Real folders come first, so that the names of their images do not depend on links to them.
-        if not self._is_left_out:
-            self._walk("")
-        while self._links:
-            self._links.sort(reverse=True)
-            self._walk(self._links.pop())
-
-    def _walk(self, start: str) -> None:
-        folders = [start]
-        while folders:
+        folders = [] if self._is_left_out else [""]
+        while folders or self._links:
+            if not folders:
+                # Real folders come first, so that the names of their images do not depend on links to them.
+                self._links.sort(reverse=True)
+                folders.append(self._links.pop())
             name = folders.pop()
             path = os.path.join(self.folder, name) if name else self.folder  # noqa: PTH118 (Path is slow here)
             try:
@@ -221,40 +216,31 @@ class _Scanner:
 
     def _is_folder(self, entry: os.DirEntry[str], prefix: str) -> bool:
         """Whether to enter an entry now. Others are noted as an image, as a linked folder or as skipped."""
-        hidden = entry.name.startswith(".")
-        if entry.is_symlink():
-            self._link(entry, prefix, hidden)
-        elif entry.is_dir():
-            if not hidden:
-                return True
-            self.skipped[HIDDEN_FOLDER] += 1
-        elif hidden:
-            self.skipped[HIDDEN_FILE] += 1
-        else:
-            self._file(entry, prefix, entry.is_file())
-        return False
-
-    def _link(self, entry: os.DirEntry[str], prefix: str, hidden: bool) -> None:
         try:
-            mode = entry.stat().st_mode
-        except OSError:  # also a loop of links
-            self.skipped[HIDDEN_FILE if hidden else BROKEN_LINK] += 1
-            return
-        if hidden:
-            self.skipped[HIDDEN_FOLDER if stat.S_ISDIR(mode) else HIDDEN_FILE] += 1
-        elif not stat.S_ISDIR(mode):
-            self._file(entry, prefix, stat.S_ISREG(mode))
-        elif self.follow_links:
+            folder = entry.is_dir()
+            file = not folder and entry.is_file()
+        except OSError:  # a loop of links
+            folder = file = False
+        kind: SkippedKind | None
+        if entry.name.startswith("."):
+            kind = HIDDEN_FOLDER if folder else HIDDEN_FILE
+        elif folder and not entry.is_symlink():
+            return True
+        elif folder and self.follow_links:
             self._links.append(prefix + entry.name)
+            return False
+        elif folder:
+            kind = LINKED_FOLDER
+        elif file:
+            kind = _kind(entry.path, entry.name)
         else:
-            self.skipped[LINKED_FOLDER] += 1
-
-    def _file(self, entry: os.DirEntry[str], prefix: str, regular: bool) -> None:
-        kind = _kind(entry.path, entry.name) if regular else SPECIAL_FILE
+            # Unlike Path.exists, this accepts a link into a folder that is not readable.
+            kind = SPECIAL_FILE if os.path.exists(entry.path) else BROKEN_LINK  # noqa: PTH110
         if kind is None:
             self.names.append(prefix + entry.name)
         else:
             self.skipped[kind] += 1
+        return False
 
 
 def _kind(path: str, name: str) -> SkippedKind | None:
