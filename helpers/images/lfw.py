@@ -4,11 +4,11 @@ Huang, Ramesh, Berg & Learned-Miller 2007. Official layout: ``lfw/Name/Name_0001
 images; ``load(2, official=True)`` has all.
 """
 
-import numpy as np
+from collections import Counter
 
 from helpers.images import download
 from helpers.images.folders import image_files
-from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet
+from helpers.images.imageset import EmptyImageSet, ImageSet, numbered
 
 
 def load(min_images: int = 20, singletons: bool = True, official: bool = False) -> ImageSet:
@@ -24,14 +24,10 @@ def load(min_images: int = 20, singletons: bool = True, official: bool = False) 
         raise ValueError(f"min_images must be at least 2, got {min_images}")
     folder = download.fetch("lfw", official)
     files = image_files(folder)
-    people, which, counts = np.unique([path.parent.name for path in files], return_inverse=True, return_counts=True)
-    many = np.flatnonzero(counts >= min_images)
-    if not len(many):
-        raise EmptyImageSet(f"no person in {folder} has {min_images} images; the most is {counts.max()}")
-    number = np.full(len(people), NO_CLASS)
-    number[many] = np.arange(len(many))
-    kept = np.isin(which, many) | (singletons & (counts[which] == 1))
-    rows = np.flatnonzero(kept)
-    names = tuple(str(person).replace("_", " ") for person in people[many])
-    name = f"lfw-all-{min_images}" if official else "lfw"
-    return ImageSet(name, tuple(files[row] for row in rows), number[which[rows]], names, root=folder)
+    counts = Counter(path.parent.name for path in files)
+    if max(counts.values()) < min_images:
+        raise EmptyImageSet(f"no person in {folder} has {min_images} images; the most is {max(counts.values())}")
+    kept = [file for file in files if (n := counts[file.parent.name]) >= min_images or (singletons and n == 1)]
+    people, labels = numbered([file.parent.name if counts[file.parent.name] > 1 else "" for file in kept])
+    names = tuple(person.replace("_", " ") for person in people)
+    return ImageSet(f"lfw-all-{min_images}" if official else "lfw", tuple(kept), labels, names, root=folder)
