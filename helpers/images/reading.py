@@ -388,18 +388,5 @@ def readable(images: ImageSet, strict: bool = False, workers: int = 2) -> ImageS
 
     strict : raise `UnreadableImage` for the first of them instead.
     """
-
-    def problem(path: Path) -> UnreadableImage | None:
-        try:
-            read_image(path)
-        except UnreadableImage as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(workers) as pool:
-        problems = list(pool.map(problem, images.paths))
-    failures = [error for error in problems if error is not None]
-    if failures and strict:
-        raise failures[0]
-    warn_unreadable(failures, len(images))
-    return images.subset(np.array([error is None for error in problems], dtype=bool)) if failures else images
+    read = batches(images, 1, strict=strict, workers=workers, transform=lambda image: image[:1, :1])
+    return images.subset([row for rows, _ in read for row in rows])
