@@ -123,12 +123,12 @@ class Layout:
     def _with_roles(self) -> "Layout":
         assert self.sides is not None
         names = (*self.gallery, *self.queries)
+        counts = dict(zip(self.names, np.bincount(self.sides, minlength=len(self.names)).tolist(), strict=True))
         for name in names:
-            if not (self.sides == self.names.index(name)).any():
+            if not counts.pop(name):
                 raise LayoutError(f"{name} in {self.images.name} holds no images")
-        counts = {name: int((self.sides == self.names.index(name)).sum()) for name in self.names if name not in names}
         number = np.array([names.index(name) if name in names else -1 for name in self.names])
-        kept = self.subset(np.isin(self.sides, np.flatnonzero(number >= 0)))
+        kept = self.subset(number[self.sides] >= 0)
         images, sides = _with_used_classes(kept.images), number[kept.sides]
         return replace(kept, images=images, names=names, sides=sides, left_out={**self.left_out, **counts})
 
@@ -210,20 +210,22 @@ def read_layout(
         raise ValueError(f"classes_from must be one of {', '.join(CLASSES_FROM)}; got {classes_from!r}")
     if train or test:
         gallery, queries = _given(images, train, test)
-        layout = _split(images, [*gallery, *queries], classes_from)
+        layout = _layout(images, classes_from, [*gallery, *queries])
         return replace(layout, gallery=tuple(gallery), queries=tuple(queries))
     if classes_from == "table" or images.root is None:
         return Layout(images, notes=tuple(_class_notes(images)))
     tops = Counter(key.split("/")[0] for key in images.keys if "/" in key)
-    names = sorted({*tops, *_folders(images.root)})
+    # Folders may be empty.
+    folders = {path.name for path in images.root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    names = sorted({*tops, *folders})
     galleries, others = _named(GALLERY_NAMES, names), _named(QUERY_NAMES, names)
     sides = [name for kind in (*galleries, *others) for name in kind]
     complete = galleries and others and set(sides) & set(tops)
     if complete or (len(sides) > 1 and not set(tops) - set(sides)):
         # Two folders of one kind do not tell which one to use.
         roles = [tuple(kinds[0]) if kinds and len(kinds[0]) == 1 else () for kinds in (galleries, others)]
-        return replace(_split(images, sides, classes_from), gallery=roles[0], queries=roles[1])
-    layout = _unsplit(images, classes_from)
+        return replace(_layout(images, classes_from, sides), gallery=roles[0], queries=roles[1])
+    layout = _layout(images, classes_from)
     if found := [name for name in sides if name in tops and len(tops) > 1]:
         other = "gallery (such as train)" if others else "queries (such as test)"
         verb = "is read as a class" if len(found) == 1 else "are read as classes"
@@ -244,16 +246,6 @@ def _named(kinds: Sequence[Sequence[str]], names: Iterable[str]) -> list[list[st
     """Those of the names that are usual for a role, by kind; kinds without a name are left out."""
     found = ([name for name in names if name.lower() in kind] for kind in kinds)
     return [each for each in found if each]
-
-
-def _folders_of(images: ImageSet) -> list[tuple[str, ...]]:
-    """The folder of each image, as names below the root."""
-    return [tuple(key.split("/")[:-1]) for key in images.keys]
-
-
-def _folders(root: Path) -> list[str]:
-    """The visible folders, which may be empty."""
-    return [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
 def _given(images: ImageSet, train: Sequence[str | Path], test: Sequence[str | Path]) -> tuple[list[str], list[str]]:
@@ -290,34 +282,24 @@ def _relative(images: ImageSet, folder: str | Path) -> str:
     return name
 
 
-def _unsplit(images: ImageSet, classes_from: str) -> Layout:
-    folders = _folders_of(images)
-    images = _with_classes(images, folders, classes_from)
-    notes = list(_class_notes(images))
-    if images.class_names:
-        notes += _depth_notes(images, folders, classes_from, images.name)
-    return Layout(images, notes=tuple(notes))
-
-
-def _split(images: ImageSet, names: Sequence[str], classes_from: str) -> Layout:
-    """The layout of a split without roles; ``names`` are folders relative to the root, none of them in another."""
-    number = {PurePosixPath(name).parts: i for i, name in enumerate(names)}
+def _layout(images: ImageSet, classes_from: str, names: Sequence[str] = ()) -> Layout:
+    """The layout without roles; the sides ``names`` are folders relative to the root, none of them in another."""
+    number = {PurePosixPath(name).parts: i for i, name in enumerate(names)} or {(): 0}
     depths = sorted({len(parts) for parts in number})
-    folders = _folders_of(images)
+    folders = [tuple(key.split("/")[:-1]) for key in images.keys]
     found = [next(((number[f[:d]], f[d:]) for d in depths if f[:d] in number), (-1, f)) for f in folders]
     sides = np.array([side for side, _ in found], dtype=np.int64)
     used = sides >= 0
     below = [folder for side, folder in found if side >= 0]
-    kept = images.subset(used)
-    kept = _with_classes(kept, below, classes_from)
+    kept = _with_classes(images.subset(used), below, classes_from)
     notes = list(_class_notes(kept))
-    for i, name in enumerate(names):
+    for i, name in enumerate(names or [images.name]):
         rows = np.flatnonzero(sides[used] == i)
         part = kept.subset(rows)
         if (part.labels != NO_CLASS).any():
             notes += _depth_notes(part, [below[row] for row in rows], classes_from, name)
     left_out = _left_out([images.keys[row] for row in np.flatnonzero(~used)], number)
-    return Layout(kept, tuple(names), sides[used], left_out=left_out, notes=tuple(notes))
+    return Layout(kept, tuple(names), sides[used] if names else None, left_out=left_out, notes=tuple(notes))
 
 
 def _left_out(keys: Sequence[str], sides: Iterable[tuple[str, ...]]) -> dict[str, int]:
