@@ -5,6 +5,7 @@ A mirror's archive may be a subset of the official one. It is therefore unpacked
 """
 
 import errno
+import gzip
 import hashlib
 import json
 import shutil
@@ -241,7 +242,8 @@ def _download(archive: Archive, file: Path) -> None:
 
 def _stream(url: str, part: Path) -> None:
     """Download a file, or the rest of it if ``part`` exists."""
-    _make(part.parent)
+    with _writing(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
     done = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with open_url(url, headers) as response:
@@ -260,14 +262,11 @@ def _stream(url: str, part: Path) -> None:
         total = done + length if length else None
         name = part.name.removesuffix(".part")
         bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name, disable=None)
-        try:
-            with bar, part.open("ab" if done else "wb") as file:
-                # `read1` returns what has arrived, so every byte is kept if the connection breaks.
-                while chunk := response.raw.read1(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        except OSError as error:
-            raise _disk_error(error, part) from error
+        with _writing(part), bar, part.open("ab" if done else "wb") as file:
+            # `read1` returns what has arrived, so every byte is kept if the connection breaks.
+            while chunk := response.raw.read1(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
         if total and _size(part) < total:
             raise DownloadError(f"the connection ended after {_size(part):,} of {total:,} bytes; run again to resume")
 
@@ -284,8 +283,7 @@ def _check(file: Path, checksum: str) -> None:
 
 def _unpack(archive: Path, target: Path) -> None:
     """Unpack atomically: into a temporary folder, which is then renamed."""
-    _make(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+    with _writing(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
         fresh = Path(folder) / "content"
         fresh.mkdir()
         try:
@@ -296,13 +294,8 @@ def _unpack(archive: Path, target: Path) -> None:
                 inner.unlink()
         except (tarfile.FilterError, UnsafeArchive) as error:
             raise UnsafeArchive(f"{archive} was rejected: {error}. Nothing of it was unpacked.") from error
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
             raise DownloadError(f"{archive} is truncated or damaged ({error})") from error
-        except OSError as error:
-            # gzip reports damage by an OSError without a number.
-            if error.errno is None:
-                raise DownloadError(f"{archive} is truncated or damaged ({error})") from error
-            raise _disk_error(error, target) from error
         (fresh / ".complete").touch()
         fresh.replace(target)
 
@@ -340,13 +333,6 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _disk_error(error, folder) from error
-
-
 @contextmanager
 def _locked(target: Path) -> Iterator[bool]:
     """Only one process fetches a data set; others wait for it. Yields whether it is complete."""
@@ -354,25 +340,27 @@ def _locked(target: Path) -> Iterator[bool]:
     if complete.is_file():
         yield True
         return
-    _make(target.parent)
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=3600)
-    except Timeout as error:
-        raise DownloadError(
-            f"another process has been fetching {target.name} for an hour; end it and try again"
-        ) from error
-    except OSError as error:
-        raise _disk_error(error, target) from error
-    try:
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock.acquire(timeout=3600)
+        except Timeout as error:
+            raise DownloadError(
+                f"another process has been fetching {target.name} for an hour; end it and try again"
+            ) from error
+    with held:
         yield complete.is_file()
-    finally:
-        lock.release()
 
 
-def _disk_error(error: OSError, path: Path) -> DownloadError:
-    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return DownloadError(
-        f"{path} cannot be written: {reason}. Free some space, or set LOOKALIKE_CACHE to a writable folder; "
-        "the bytes downloaded so far are kept."
-    )
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn the OSError of a file or folder that cannot be written into a DownloadError."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise DownloadError(
+            f"{path} cannot be written: {reason}. Free some space, or set LOOKALIKE_CACHE to a writable folder; "
+            "the bytes downloaded so far are kept."
+        ) from error
