@@ -10,8 +10,6 @@ from helpers.cli.common import USAGE, CommandError, log, printable
 from helpers.text import clean_text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
 
@@ -66,49 +64,45 @@ class ImageNames:
         }
 
 
-def ids_named(engine: "Engine", names: list[str], folder: Path) -> "np.ndarray":
-    """int64 (m,): the ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
-    import numpy as np
-
-    images, ids = ImageNames(engine), set[int]()
-    for name in names:
-        found = images.ids(name)
-        if not found:
+def ids_named(engine: "Engine", names: list[str], folder: Path) -> list[int]:
+    """The ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
+    found = _found(engine, names)
+    for name, ids in found.items():
+        if not ids:
             raise CommandError(
                 f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
                 "`lookalike list` prints ids and paths"
             )
-        ids |= found
-    return np.array(sorted(ids), np.int64)
+    return sorted(set().union(*found.values()))
 
 
-def ids_excluded(engine: "Engine", names: list[str]) -> "np.ndarray":
-    """int64 (m,): the ids of images given by id, key, path, folder or pattern. A message says which name has none."""
-    import numpy as np
-
-    images, ids = ImageNames(engine), set[int]()
-    for name in names:
-        found = images.ids(name) or images.matching(name)
-        if not found:
+def ids_excluded(engine: "Engine", names: list[str]) -> list[int]:
+    """The ids of images given by id, key, path, folder or pattern. A message says which name has none."""
+    found = _found(engine, names, patterns=True)
+    for name, ids in found.items():
+        if not ids:
             log(f"note: --exclude {printable(name)}: no image of the engine has this name")
-        ids |= found
-    return np.array(sorted(ids), np.int64)
+    return sorted(set().union(*found.values()))
 
 
-def ids_marked(engine: "Engine", names: list[str], option: str) -> "np.ndarray":
-    """int64 (m,): the ids of images given by id, key or path. CommandError: a name is not that of one image."""
-    import numpy as np
-
-    images, ids = ImageNames(engine), dict[int, None]()
-    for name in names:
-        found = images.ids(name)
-        if len(found) != 1:
-            what = "a folder or the path of several images" if found else "not an id, key or path of the engine"
+def ids_marked(engine: "Engine", names: list[str], option: str) -> list[int]:
+    """The ids of images given by id, key or path. CommandError: a name is not that of one image."""
+    found = _found(engine, names)
+    for name, ids in found.items():
+        if len(ids) != 1:
+            what = "a folder or the path of several images" if ids else "not an id, key or path of the engine"
             raise CommandError(
                 f"{option} {printable(name)}: this is {what}. `lookalike list` prints ids and paths", USAGE
             )
-        ids |= dict.fromkeys(found)
-    return np.array(list(ids), np.int64)
+    return list(dict.fromkeys(id for ids in found.values() for id in ids))
+
+
+def _found(engine: "Engine", names: list[str], patterns: bool = False) -> dict[str, set[int]]:
+    """The ids of each name. ``patterns`` : a name that no image has may be a pattern."""
+    if not names:
+        return {}
+    images = ImageNames(engine)
+    return {name: images.ids(name) or (images.matching(name) if patterns else set()) for name in names}
 
 
 def _key(table: "GalleryTable", path: str) -> str:

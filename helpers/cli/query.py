@@ -1,4 +1,4 @@
-"""One search of `lookalike search`: what its parts share."""
+"""One search of `lookalike search`: what its parts share, and what it finds."""
 
 import argparse
 from dataclasses import dataclass
@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from helpers.images.imageset import ImageSet
-    from helpers.search.engine import Engine
+    from helpers.search.engine import Engine, Results
+    from helpers.search.region_search import RegionMatch
+
+#: The matches of one result, one for each part of the query.
+Matches = tuple["RegionMatch | None", ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,16 +22,41 @@ class Search:
 
     Attributes
     ----------
-    queries : None for a query of texts alone.
+    queries : empty for a query of texts alone.
     k : results per query, at most the number of images that are not excluded.
     strict : raise `UnreadableImage` if a query cannot be read.
-    excluded : int64 (m,), ids of images that must not be found; or None.
+    excluded : ids of images that must not be found; or None.
     """
 
     engine: "Engine"
     folder: Path
-    queries: "ImageSet | None"
+    queries: "ImageSet"
     k: int
     options: argparse.Namespace
     strict: bool
-    excluded: "np.ndarray | None"
+    excluded: list[int] | None
+
+    def extracted(self) -> tuple[list[Path], "np.ndarray"]:
+        """The queries that can be read, and their feature vectors, float32 (n, dim)."""
+        import numpy as np
+
+        vectors = self.engine.extractor.extract(self.queries, strict=self.strict)
+        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
+        return [self.queries.paths[row] for row in rows], vectors[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The results of one query.
+
+    Attributes
+    ----------
+    name : the images and texts of the query.
+    image : the first of its images; None for texts alone.
+    matches : the matched parts of each result; None if whole images were compared.
+    """
+
+    name: str
+    image: Path | None
+    results: "Results"
+    matches: list[Matches] | None = None

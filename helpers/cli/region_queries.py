@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 
 from helpers.cli import common, marks
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
-from helpers.cli.query import Search
+from helpers.cli.query import Found, Matches, Search
 
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.networks.detectors import Detections, Detector
-    from helpers.search.engine import Engine, Results
-    from helpers.search.region_search import GalleryRegions, RegionMatch
+    from helpers.search.engine import Engine
+    from helpers.search.region_search import GalleryRegions
 
 #: Minimum score of the objects that --detect lists: low, because a person chooses among them.
 LISTED_SCORE = 0.2
-
-#: The matches of one result, one for each part of the query.
-Matches = tuple["RegionMatch | None", ...]
 
 
 def add_region_options(parser: argparse.ArgumentParser) -> None:
@@ -94,41 +91,40 @@ def list_objects(options: argparse.Namespace, image: str) -> int:
     return OK
 
 
-def search(search: Search) -> tuple["np.ndarray", list["Results"], list[list[Matches]] | None] | None:
-    """The rows of the queries that can be read, the results of each, and their matches; None for those of whole images.
+def search(search: Search) -> list[Found] | None:
+    """The results of each query that can be read.
 
     None if the query is of whole images, and the engine has no regions, or they are not wanted.
     """
-    import numpy as np
-
     from helpers.search.region_search import search_regions
 
-    engine, folder, queries, options = search.engine, search.folder, search.queries, search.options
-    assert queries is not None
+    engine, folder, options = search.engine, search.folder, search.options
     has_parts = bool(options.box or options.object)
     regions = None if options.whole or options.rerank != "none" else _open_regions(engine, folder)
     if regions is None and not has_parts:
         return None
     if has_parts:
-        parts = [_part_vectors(engine, queries.paths[0], options)]
-        rows = np.array([0])
+        images, queries = list(search.queries.paths), [_part_vectors(engine, search.queries.paths[0], options)]
     else:
-        vectors = engine.extractor.extract(queries, strict=search.strict)
-        rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-        parts = [vectors[[row]] for row in rows]
+        images, vectors = search.extracted()
+        queries = list(vectors[:, None])
+    several = any(len(parts) > 1 for parts in queries)
     if options.good or options.bad:
-        if len(parts[0]) > 1:
+        if several:
             raise CommandError("--good and --bad move a query of one part, not of several boxes or objects", USAGE)
-        parts = [marks.moved(engine, part, options) for part in parts]
+        queries = [marks.moved(engine, parts, options) for parts in queries]
     if regions is None:
-        if len(parts[0]) > 1:
+        if several:
             raise CommandError(
                 f"a query of several parts needs regions, and {printable(folder)} has none. Add them: "
                 f"lookalike index FOLDER --regions detector -o {shlex.quote(str(folder))}"
             )
-        return rows, [engine.query_vector(parts[0][0], search.k, search.excluded)], None
-    found = [search_regions(engine, regions, part, search.k, excluded=search.excluded) for part in parts]
-    return rows, [engine.results(one.ranking) for one in found], [list(one.matches) for one in found]
+        return [Found(str(images[0]), images[0], engine.query_vector(queries[0][0], search.k, search.excluded))]
+    found = [search_regions(engine, regions, parts, search.k, excluded=search.excluded) for parts in queries]
+    return [
+        Found(str(image), image, engine.results(one.ranking), list(one.matches))
+        for image, one in zip(images, found, strict=True)
+    ]
 
 
 def describe(matches: Matches) -> str:

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.cli import common, region_queries
+from helpers.cli import common, region_queries, text_queries
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
+from helpers.cli.query import Found
 
 if TYPE_CHECKING:
-    from helpers.search.engine import Engine, Results
-
-    #: The matched parts of the results of each query, or None for a search of whole images.
-    AllMatches = list[list[region_queries.Matches]] | None
+    from helpers.search.engine import Engine
 
 RESULT_COLUMNS = ("rank", "id", "score", "key", "path", "class_name")
 COLUMNS = ("query", "score_kind", *RESULT_COLUMNS)
@@ -43,69 +41,62 @@ def check_options(options: argparse.Namespace) -> None:
         common.check_output(Path(options.grid))
 
 
-def score_kind(options: argparse.Namespace, metric: str, combined: bool, regions: bool) -> str:
-    """What the scores are, for people and programs.
-
-    metric : of the index. combined : whether the query has texts or several images. regions : whether parts were found.
-    """
-    if options.rerank != "none":
-        return f"re-ranking by {options.rerank}"
-    if combined:
-        return "weighted mean of cosines"
-    if regions:
-        return "best cosine with a part"
-    return "cosine" if metric == "cosine" else f"negative {metric} distance"
-
-
-def write_grid(path: Path, found: Sequence[tuple[str, "Results"]], matches: "AllMatches") -> None:
+def write_grid(path: Path, found: Sequence[Found]) -> None:
     """Write the image of --grid, and print what it shows."""
     from helpers.images.reading import UnreadableImage, read_image
     from helpers.visualization import grids
 
-    if not any(len(results) for _, results in found):
+    if not any(len(one.results) for one in found):
         log(f"note: {printable(path)} was not written, because there is no result")
         return
     shown = found[:_GRID_ROWS]
     try:
-        images = [(read_image(query), results) for query, results in shown]
-        boxes = [[[part.box for part in one if part is not None] for one in each] for each in matches or []]
-        figure = grids.query_grids(images, boxes)
+        images = [(read_image(one.image), one.results) for one in shown if one.image is not None]
+        boxes = [[[part.box for part in each if part is not None] for each in one.matches or ()] for one in shown]
+        figure = grids.query_grids(images, boxes if _of_parts(found) else ())
     except UnreadableImage as error:
         raise CommandError(f"{error} If the images were moved, name their folder: --root FOLDER") from error
     figure.savefig(path, dpi=100)
     first = f"the first {len(shown)} of {len(found):,} queries" if len(shown) < len(found) else ""
-    results = pluralize(sum(len(results) for _, results in shown), "result")
+    results = pluralize(sum(len(one.results) for one in shown), "result")
     log(f"{printable(path)}: image of {first or pluralize(len(shown), 'query')} with {results}")
 
 
-def print_results(
-    found: Sequence[tuple[str, "Results"]], engine: "Engine", options: argparse.Namespace, kind: str,
-    matches: "AllMatches",
-) -> None:  # fmt: skip
-    """Print the results of queries in the format of the options.
-
-    found : the name and the results of each query. kind : of the scores, see `score_kind`.
-    """
+def print_results(found: Sequence[Found], engine: "Engine", options: argparse.Namespace) -> None:
+    """Print the results of queries in the format of the options."""
     if options.paths:
-        _print_paths([str(result.path) for _, results in found for result in results], options.null)
+        _print_paths([str(result.path) for one in found for result in one.results], options.null)
         return
-    records = [(query, _records(results, engine)) for query, results in found]
-    if matches is not None:
-        for (_, results), each in zip(records, matches, strict=True):
-            for result, one in zip(results, each, strict=True):
-                result["regions"] = region_queries.records(one) if options.json else region_queries.describe(one)
+    kind = _score_kind(options, engine.index.metric, _of_parts(found))
+    records = [(one.name, _records(one, engine, options.json)) for one in found]
     if options.json:
         common.print_json([{"query": query, "score_kind": kind, "results": results} for query, results in records])
     elif options.csv:
-        columns = COLUMNS if matches is None else (*COLUMNS, "regions")
+        columns = (*COLUMNS, "regions") if _of_parts(found) else COLUMNS
         common.print_csv(columns, ([query, kind, *result.values()] for query, results in records for result in results))
     else:
         _print_text(records, f"  {options.rerank}" if options.rerank != "none" else "")
 
 
-def _records(results: "Results", engine: "Engine") -> list[dict[str, Any]]:
+def _of_parts(found: Sequence[Found]) -> bool:
+    """Whether parts of images were found."""
+    return any(one.matches is not None for one in found)
+
+
+def _score_kind(options: argparse.Namespace, metric: str, of_parts: bool) -> str:
+    """What the scores are, for people and programs. ``metric`` : of the index."""
+    if options.rerank != "none":
+        return f"re-ranking by {options.rerank}"
+    if text_queries.is_combined(options):
+        return "weighted mean of cosines"
+    if of_parts:
+        return "best cosine with a part"
+    return "cosine" if metric == "cosine" else f"negative {metric} distance"
+
+
+def _records(found: Found, engine: "Engine", for_json: bool) -> list[dict[str, Any]]:
     keys = engine.table.images.keys
-    return [
+    records: list[dict[str, Any]] = [
         {
             "rank": result.rank,
             "id": result.id,
@@ -114,8 +105,12 @@ def _records(results: "Results", engine: "Engine") -> list[dict[str, Any]]:
             "path": str(result.path),
             "class_name": result.class_name if result.label >= 0 else None,
         }
-        for result in results
+        for result in found.results
     ]
+    if found.matches is not None:
+        for record, each in zip(records, found.matches, strict=True):
+            record["regions"] = region_queries.records(each) if for_json else region_queries.describe(each)
+    return records
 
 
 def _print_text(records: Sequence[tuple[str, list[dict[str, Any]]]], label: str) -> None:

@@ -1,21 +1,21 @@
 """`lookalike search`: find similar images."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations, marks, region_queries, result_output, standard_input, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.cli.naming import ids_excluded
-from helpers.cli.query import Search
+from helpers.cli.query import Found, Search
 from helpers.cli.result_output import COLUMNS, RESULT_COLUMNS
 from helpers.search.rerank.registry import NAMES, RERANKERS, reranker
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from helpers.images.imageset import ImageSet
-    from helpers.search.engine import Engine, Results
+    from helpers.search.engine import Engine
     from helpers.search.ranking import Ranking
 
 
@@ -120,74 +120,58 @@ def _search(options: argparse.Namespace) -> int:
 
 def _search_and_print(options: argparse.Namespace, file: str | None) -> int:
     """Search and print. ``file`` : the image from standard input, or None."""
-    queries, only_files = None, True
-    if options.images:
-        queries, only_files = locations.images_named(options.images, options.follow_links)
+    queries, only_files = locations.images_named(options.images, options.follow_links)
     folder = locations.engine_folder(options.engine)
     engine = locations.load_engine(folder, options.root)
-    excluded = ids_excluded(engine, options.exclude) if options.exclude else None
-    held = len(engine) - (0 if excluded is None else len(excluded))
+    excluded = ids_excluded(engine, options.exclude)
+    held = len(engine) - len(excluded)
+    not_excluded = " that are not excluded" if excluded else ""
     if not held:
-        log(f"{printable(folder)} holds no images{' that are not excluded' if len(engine) else ''}")
+        log(f"{printable(folder)} holds no images{not_excluded}")
         return NEGATIVE
     if options.k > held:
-        more = "" if excluded is None else " that are not excluded"
         log(
             f"note: {pluralize(options.k, 'result')} were requested, but the engine holds {pluralize(held, 'image')}"
-            f"{more}"
+            f"{not_excluded}"
         )
     # A named file that cannot be read is an error; in a folder, the extractor warns about such files.
-    search = Search(engine, folder, queries, min(options.k, held), options, only_files, excluded)
-    found, images, matches = _found(search)
+    found = _found(Search(engine, folder, queries, min(options.k, held), options, only_files, excluded or None))
     if options.threshold is not None:
-        found, matches = _above(engine, found, matches, options.threshold)
+        found = _above(engine, found, options.threshold)
     if options.grid:
-        shown = list(zip(images, (results for _, results in found), strict=True))
-        result_output.write_grid(Path(options.grid), shown, matches)
-    combined = text_queries.is_combined(options)
-    kind = result_output.score_kind(options, engine.index.metric, combined, matches is not None)
-    # A query of several images contains the names of all.
-    named = [(query.replace(file, standard_input.NAME) if file else query, results) for query, results in found]
-    result_output.print_results(named, engine, options, kind, matches)
+        result_output.write_grid(Path(options.grid), found)
+    if file:
+        # A query of several images contains the names of all.
+        found = [replace(one, name=one.name.replace(file, standard_input.NAME)) for one in found]
+    result_output.print_results(found, engine, options)
     if not found:
         raise CommandError("none of these images can be read")
-    return OK if any(len(results) for _, results in found) else NEGATIVE
+    return OK if any(len(one.results) for one in found) else NEGATIVE
 
 
-def _found(search: Search) -> tuple[list[tuple[str, "Results"]], list[str], "result_output.AllMatches"]:
-    """The name and results of each query, the first image of each, and the matched parts."""
-    if text_queries.is_combined(search.options) or search.queries is None:
-        return *text_queries.search_combined(search), None
-    matches: result_output.AllMatches = None
+def _found(search: Search) -> list[Found]:
+    if text_queries.is_combined(search.options):
+        return text_queries.search_combined(search)
     by_parts = region_queries.search(search)
-    if by_parts is None:
-        rows, results = _search_images(search, search.queries)
-    else:
-        rows, results, matches = by_parts
-    images = [str(search.queries.paths[row]) for row in rows]
-    return list(zip(images, results, strict=True)), images, matches
+    return _search_images(search) if by_parts is None else by_parts
 
 
-def _above(
-    engine: "Engine", found: list[tuple[str, "Results"]], matches: "result_output.AllMatches", threshold: float
-) -> tuple[list[tuple[str, "Results"]], "result_output.AllMatches"]:
-    """The results with at least this score, which come first, and their matched parts."""
-    counts = [sum(result.score >= threshold for result in results) for _, results in found]
-    kept = [
-        (query, engine.results(results.ranking.head(count)))
-        for (query, results), count in zip(found, counts, strict=True)
-    ]
-    if not any(counts):
-        best = max((result.score for _, results in found for result in results), default=None)
+def _above(engine: "Engine", found: list[Found], threshold: float) -> list[Found]:
+    """The results with at least this score, which come first."""
+    kept = []
+    for one in found:
+        count = sum(result.score >= threshold for result in one.results)
+        matches = None if one.matches is None else one.matches[:count]
+        kept.append(replace(one, results=engine.results(one.results.ranking.head(count)), matches=matches))
+    if not any(len(one.results) for one in kept):
+        best = max((result.score for one in found for result in one.results), default=None)
         best_text = "" if best is None else f"; the best has {best:.4f}"
         log(f"no result has a score of {threshold:g} or more{best_text}")
-    return kept, None if matches is None else [one[:count] for one, count in zip(matches, counts, strict=True)]
+    return kept
 
 
-def _search_images(search: Search, queries: "ImageSet") -> tuple["np.ndarray", list["Results"]]:
-    """The rows of the queries that can be read, int64 (m,), and the results of each of them."""
-    import numpy as np
-
+def _search_images(search: Search) -> list[Found]:
+    """The results of each query that can be read."""
     from helpers.search.ranking import Ranking
 
     engine, options, k = search.engine, search.options, search.k
@@ -195,30 +179,28 @@ def _search_images(search: Search, queries: "ImageSet") -> tuple["np.ndarray", l
         reranker(options.rerank).check(engine.index.metric, has_image=True)
     except ValueError as error:
         raise CommandError(str(error), USAGE) from error
-    vectors = engine.extractor.extract(queries, strict=search.strict)
-    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-    if not len(rows):
-        return rows, []
-    vectors = marks.moved(engine, text_queries.reweighted(engine, vectors[rows], options), options)
+    images, vectors = search.extracted()
+    if not images:
+        return []
+    vectors = marks.moved(engine, text_queries.reweighted(engine, vectors, options), options)
     if options.rerank == "none":
         ranking = engine.index.search(vectors, k, excluded=search.excluded)
     else:
-        ranking = _reranked(search, queries.subset(rows), vectors)
-    results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(rows))]
+        ranking = _reranked(search, images, vectors)
+    results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(images))]
     short = sum(len(result) < k for result in results)
     if short:
         log(
             f"note: {pluralize(short, 'query')} got fewer than {k} results, because {engine.index.spec} does not reach "
             "all images. A more thorough index such as exact:cosine does"
         )
-    return rows, results
+    return [Found(str(image), image, one) for image, one in zip(images, results, strict=True)]
 
 
-def _reranked(search: Search, queries: "ImageSet", vectors: "np.ndarray") -> "Ranking":
+def _reranked(search: Search, paths: list[Path], vectors: "np.ndarray") -> "Ranking":
     from helpers.images.reading import read_image
     from helpers.search.rerank import SearchSpace, rerank_each
 
     name = search.options.rerank
-    images = (read_image(path) for path in queries.paths) if RERANKERS[name].needs_image else None
-    space = SearchSpace.of(search.engine, None if search.excluded is None else search.excluded.tolist())
-    return rerank_each(space, vectors, search.k, name, images)
+    images = (read_image(path) for path in paths) if RERANKERS[name].needs_image else None
+    return rerank_each(SearchSpace.of(search.engine, search.excluded), vectors, search.k, name, images)

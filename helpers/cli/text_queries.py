@@ -2,21 +2,19 @@
 
 import argparse
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.cli import locations, marks
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
-from helpers.cli.query import Search
+from helpers.cli.query import Found, Search
 
 if TYPE_CHECKING:
     import numpy as np
 
     from helpers.features.text import WordVectors
-    from helpers.images.imageset import ImageSet
     from helpers.search.combined import QueryPart
-    from helpers.search.engine import Engine, Results
+    from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
     from helpers.search.word_index import GalleryWords, WordIndex
 
@@ -87,49 +85,38 @@ def check_options(options: argparse.Namespace) -> None:
         raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
 
 
-def search_combined(search: Search) -> tuple[list[tuple[str, "Results"]], list[str]]:
-    """The names and results of the queries, and the first image of each; `Search.queries` may be None."""
+def search_combined(search: Search) -> list[Found]:
+    """The results of each query of texts and images that can be read."""
     from helpers.search.combined import QueryPart, search_parts
 
-    engine, folder, queries, options = search.engine, search.folder, search.queries, search.options
-    words = _open_words(engine, folder, options)
+    engine, options = search.engine, search.options
+    words = _open_words(engine, search.folder, options)
     texts = [QueryPart(options.text_weight, text=text) for text in options.text]
     texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
-    images = [] if queries is None else _image_parts(engine, queries, search.strict, options)
-    if options.weights is not None:
-        images = _weighted(images, options.weights)
+    images = _image_parts(search) if options.images else []
     marked = marks.parts(engine, options)
-    groups = [images] if options.together or queries is None else [[one] for one in images]
-    found, first = [], []
-    for group in groups:
-        if queries is not None and not group:
-            break
+    one_query = not options.images or (options.together and images)
+    found = []
+    for group in [images] if one_query else [[one] for one in images]:
         parts = [*(part for _, part in group), *texts, *marked]
         results = engine.results(search_parts(engine, parts, search.k, words, excluded=search.excluded))
-        names = [name for name, _ in group]
-        found.append((_name(names, options.text, options.without), results))
-        first += names[:1]
-    return found, first
+        paths = [path for path, _ in group]
+        found.append(Found(_name(paths, options.text, options.without), next(iter(paths), None), results))
+    return found
 
 
-def _weighted(images: list[tuple[str, "QueryPart"]], weights: list[float]) -> list[tuple[str, "QueryPart"]]:
-    if len(images) != len(weights):
-        raise CommandError(f"--weights has {len(weights)} numbers for {pluralize(len(images), 'image')}", USAGE)
-    return [(name, replace(part, weight=weight)) for (name, part), weight in zip(images, weights, strict=True)]
-
-
-def _image_parts(
-    engine: "Engine", queries: "ImageSet", strict: bool, options: argparse.Namespace
-) -> list[tuple[str, "QueryPart"]]:
+def _image_parts(search: Search) -> list[tuple[Path, "QueryPart"]]:
     """Path and part of the images that can be read."""
-    import numpy as np
-
     from helpers.search.combined import QueryPart
 
-    vectors = engine.extractor.extract(queries, strict=strict)
-    rows = np.flatnonzero(~np.isnan(vectors).all(axis=1))
-    vectors = reweighted(engine, vectors[rows], options)
-    return [(str(queries.paths[row]), QueryPart(1.0, vector)) for row, vector in zip(rows, vectors, strict=True)]
+    options = search.options
+    images, vectors = search.extracted()
+    weights = options.weights or [1.0] * len(images)
+    if len(weights) != len(images):
+        raise CommandError(f"--weights has {len(weights)} numbers for {pluralize(len(images), 'image')}", USAGE)
+    vectors = reweighted(search.engine, vectors, options)
+    parts = map(QueryPart, weights, vectors)
+    return list(zip(images, parts, strict=True))
 
 
 def reweighted(engine: "Engine", vectors: "np.ndarray", options: argparse.Namespace) -> "np.ndarray":
@@ -152,9 +139,9 @@ def reweighted(engine: "Engine", vectors: "np.ndarray", options: argparse.Namesp
     return class_weights.reweighted(vectors, weights.weights(options.as_class))
 
 
-def _name(images: list[str], texts: list[str], without: list[str]) -> str:
+def _name(images: list[Path], texts: list[str], without: list[str]) -> str:
     """A query as text: its images and texts, joined by + and −."""
-    added = " + ".join([*images, *(f'"{text}"' for text in texts)])
+    added = " + ".join([*map(str, images), *(f'"{text}"' for text in texts)])
     return added + "".join(f' − "{text}"' for text in without)
 
 
