@@ -1,7 +1,8 @@
 """`lookalike audit`: duplicate images, and leaks between the sides of a split."""
 
 import argparse
-from pathlib import Path
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from helpers.cli import common, locations
@@ -61,29 +62,25 @@ delete. The report is one HTML file with images of the groups, whose names are l
 def _audit(options: argparse.Namespace) -> int:
     from helpers.images.duplicates import audit
 
-    output = None if options.output is None else Path(options.output)
-    if output is not None:
-        if output.suffix.lower() not in (".html", ".htm"):
-            raise CommandError(f"the report is HTML: {printable(output)} must end in .html", USAGE)
-        common.check_output(output)
+    common.check_output(options.output, ".html", ".htm")
     layout = _read_layout(options)
     locations.log_layout(layout)
     vectors = None
     if options.extractor != "none":
         vectors = common.open_extractor(options.extractor).extract(layout.images)
     found = audit(layout.images, vectors, layout.sides)
-    if output is not None:
+    if options.output is not None:
         from helpers.files import write_text
         from helpers.visualization.audit_report import audit_report
 
-        write_text(output, audit_report(found, layout.names))
+        write_text(options.output, audit_report(found, layout.names))
     _print(found, options)
     groups = len({pair.first for pair in found.pairs})
     text = f"{pluralize(len(found), 'duplicate')} in {pluralize(groups, 'group')} among "
     text += pluralize(len(found.images), "image")
     if layout.sides is not None:
         text += f", {pluralize(len(found.leaks), 'leak')} between {' and '.join(layout.names)}"
-    log(text + ("" if output is None else f"; report: {printable(output)}"))
+    log(text + ("" if options.output is None else f"; report: {printable(options.output)}"))
     _log_recall(found)
     return NEGATIVE if (found.pairs if layout.sides is None else found.leaks) else OK
 
@@ -132,10 +129,10 @@ def _to_keep(found: "Audit") -> list[str]:
     """The key of the copy to keep in the group of each duplicate."""
     from helpers.images.copies import best_copy
 
-    groups: dict[int, list[int]] = {}
-    for pair in found.pairs:
-        groups.setdefault(pair.first, [pair.first]).append(pair.second)
-    best = {first: found.images.keys[best_copy(found.images, rows)] for first, rows in groups.items()}
+    best = {
+        first: found.images.keys[best_copy(found.images, [first, *(pair.second for pair in pairs)])]
+        for first, pairs in groupby(found.pairs, attrgetter("first"))
+    }
     return [best[pair.first] for pair in found.pairs]
 
 

@@ -5,6 +5,7 @@ This module imports nothing heavy.
 
 import argparse
 import json
+import math
 import os
 import sys
 import textwrap
@@ -115,12 +116,23 @@ def add_follow_links(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow-links", action="store_true", help="enter linked folders, too, each once")
 
 
-def positive(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a number of at least ``least`` and at most ``most``."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            limit = f"at least {least}" if most == math.inf else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"must be {limit}, got {value}")
+        return value
+
+    # The name in argparse's message about a text that is not a number.
+    parse.__name__ = kind.__name__
+    return parse
+
+
+#: An argparse type: an integer of at least 1.
+positive = number(int, 1)
 
 
 def was(number: int) -> str:
@@ -173,8 +185,16 @@ def log_warnings() -> Callable[..., None]:
     return show
 
 
-def check_output(file: Path) -> None:
-    """CommandError if a file cannot be written at its place, before a long computation."""
+def check_output(name: str | None, *suffixes: str) -> None:
+    """CommandError if a file cannot be written at its place, or has another suffix, before a long computation.
+
+    name : None for no file.
+    """
+    if name is None:
+        return
+    file = Path(name)
+    if file.suffix.lower() not in suffixes:
+        raise CommandError(f"{printable(file)} must end in {' or '.join(suffixes)}", USAGE)
     folder = file.parent
     if not folder.is_dir():
         raise CommandError(f"the folder {printable(folder)} of {printable(file)} does not exist: make it first")

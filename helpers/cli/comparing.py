@@ -65,7 +65,9 @@ one is recommended. Scores repeat exactly, times do not.
     for name, default, what in (("queries", 200, "queries"), ("images", 2000, "images that are compared")):
         help_text = f"the most {what}; default: %(default)s"
         command.add_argument(f"--{name}", metavar="N", type=common.positive, default=default, help=help_text)
-    command.add_argument("--seed", metavar="N", type=_seed, default=0, help="of all random choices; default: 0")
+    command.add_argument(
+        "--seed", metavar="N", type=common.number(int, 0), default=0, help="of all random choices; default: 0"
+    )
     command.add_argument("--known-items", action="store_true", help="changed copies are queries, not images of a class")
     locations.add_layout(command)
     common.add_follow_links(command)
@@ -82,19 +84,9 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _seed(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
-    return number
-
-
 def _compare(options: argparse.Namespace) -> int:
-    for file in map(Path, options.output):
-        # Find a report that cannot be written before the work.
-        if file.suffix.lower() not in (".html", ".htm", ".json"):
-            raise CommandError(f"the report is HTML or JSON: {printable(file)} must end in .html or .json", USAGE)
-        common.check_output(file)
+    for file in options.output:
+        common.check_output(file, ".html", ".json", ".htm")
     options.extractors = options.extractors or _default_extractors()
     methods = _methods(options)
     layout = _read_layout(options)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 RESULT_COLUMNS = ("rank", "id", "score", "key", "path", "class_name")
 COLUMNS = ("query", "score_kind", *RESULT_COLUMNS)
 
-#: The suffixes of images that --grid writes.
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
 #: The largest number of queries in the image of --grid.
 _GRID_ROWS = 40
 
@@ -33,12 +31,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raise CommandError if the options do not go together, or if the file of --grid cannot be written."""
-    if options.grid and Path(options.grid).suffix.lower() not in _SUFFIXES:
-        raise CommandError(f"{printable(options.grid)} must end in .png, .jpg, .webp, .pdf or .svg", USAGE)
+    common.check_output(options.grid, ".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
     if options.null and not options.paths:
         raise CommandError("--null needs --paths", USAGE)
-    if options.grid:
-        common.check_output(Path(options.grid))
 
 
 def write_grid(path: Path, found: Sequence[Found]) -> None:

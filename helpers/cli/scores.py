@@ -112,10 +112,7 @@ lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if options.save:
-        if Path(options.save).suffix.lower() != ".json":
-            raise CommandError(f"--save writes JSON: {printable(options.save)} must end in .json", USAGE)
-        common.check_output(Path(options.save))
+    common.check_output(options.save, ".json")
     target = Path(options.target)
     has_images = target.is_dir() or (target.is_file() and target.suffix.lower() != ".json")
     layout = _read_layout(options) if has_images else None

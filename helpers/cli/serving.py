@@ -32,7 +32,9 @@ Put a reverse proxy in front of a service that other computers can reach: TLS an
     )
     locations.add_engine(serve)
     serve.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="default: %(default)s")
-    serve.add_argument("--port", type=_port, default=8000, metavar="N", help="default: %(default)s")
+    serve.add_argument(
+        "--port", type=common.number(int, 1, 65535), default=8000, metavar="N", help="default: %(default)s"
+    )
     serve.add_argument(
         "--workers", type=common.positive, default=1, metavar="N", help="number of processes; default: %(default)s"
     )
@@ -45,13 +47,6 @@ Put a reverse proxy in front of a service that other computers can reach: TLS an
     text = "the path of the service behind a proxy, for example /photos; the proxy may remove or keep it"
     serve.add_argument("--root-path", metavar="PATH", default="", help=text)
     serve.add_argument("--log-level", choices=("warning", "info", "debug"), default="info", help="default: %(default)s")
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is 1 to 65535, got {number}")
-    return number
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import locations, marks
+from helpers.cli import common, locations, marks
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 from helpers.cli.query import Found, Search
 
@@ -38,10 +38,8 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--together", action="store_true", help="all images are one query, instead of one each")
     text = "with --together, the weights of the images in their order, such as 1,0.5,-1; default: 1 each"
     parser.add_argument("--weights", type=_weights, metavar="W,W,…", help=text)
-    parser.add_argument(
-        "--text-weight", type=_weight, metavar="W", default=1.0,
-        help="weight of each text; an image has weight 1; default: %(default)s",
-    )  # fmt: skip
+    text = "weight of each text; an image has weight 1; default: %(default)s"
+    parser.add_argument("--text-weight", type=common.number(float, 0.001, 1000), metavar="W", default=1.0, help=text)
     ways = "; ".join(f"{name}: {text}" for name, text in WAYS.items())
     parser.add_argument("--way", choices=tuple(WAYS), default="conse", help=f"how texts find images; {ways}")
     text = "for --way captions: a table with the columns path and caption"
@@ -50,13 +48,6 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="as_class", metavar="CLASS", help=text)
     text = "a text file of word vectors (GloVe, word2vec or fastText); default: GloVe 6B with 50 numbers"
     parser.add_argument("--vectors", metavar="FILE", help=text)
-
-
-def _weight(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1000:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1000, got {text}")
-    return number
 
 
 def _weights(text: str) -> list[float]:

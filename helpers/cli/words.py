@@ -53,9 +53,8 @@ sidecars are kept.
     tags.add_argument(
         "-k", type=common.positive, default=5, metavar="K", help="most words per image; default: %(default)s"
     )
-    tags.add_argument(
-        "--threshold", type=_probability, default=0.1, metavar="P", help="least score of a word; default: %(default)s"
-    )
+    text = "least score of a word; default: %(default)s"
+    tags.add_argument("--threshold", type=common.number(float, 0, 1), default=0.1, metavar="P", help=text)
     common.add_follow_links(tags)
     formats = common.add_formats(tags)
     formats.add_argument("--sidecars", action="store_true", help="write XMP files next to the images")
@@ -113,13 +112,6 @@ def _words(options: argparse.Namespace) -> int:
         for word, score in found:
             print(f"{score:8.4f}  {printable(word)}")
     return OK
-
-
-def _probability(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
-    return number
 
 
 def _tags(options: argparse.Namespace) -> int:
