@@ -202,10 +202,11 @@ def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":
         if set(protocol.keys) <= set(images.keys):
             return images
         return locations.read_gallery(options.images, follow_links=options.follow_links)
-    from helpers.images import att_faces, caltech101, cifar10, imagenet, lfw, samples, scenes
+    from helpers.images import att_faces, caltech101, cifar10, concatenate, imagenet, lfw, samples, scenes
 
     loaders = {
-        "sample": _whole_sample,
+        # `Protocol.bind` selects the images of a protocol.
+        "sample": lambda: concatenate("sample", [samples.with_distractors(), samples.drawings()]),
         "sample-drawings": samples.drawings,
         "scenes": lambda: scenes.load().with_photos(),
         "att-faces": att_faces.load,
@@ -219,18 +220,6 @@ def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":
             f"the protocol {protocol.name!r} needs the images {protocol.dataset!r}: pass --images", USAGE
         )
     return loaders[protocol.dataset]()
-
-
-def _whole_sample() -> "ImageSet":
-    """Photographs, distractors and drawings; `Protocol.bind` selects those of a protocol."""
-    import numpy as np
-
-    from helpers.images import samples
-    from helpers.images.imageset import ImageSet
-
-    photos, drawings = samples.with_distractors(), samples.drawings()
-    labels = np.concatenate([photos.labels, drawings.labels])
-    return ImageSet("sample", photos.paths + drawings.paths, labels, photos.class_names, root=photos.root)
 
 
 def _score(protocol: "Protocol", vectors: "np.ndarray", backend: str) -> "Scores":
