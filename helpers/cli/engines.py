@@ -123,15 +123,11 @@ def _images_to_add(names: list[str], class_name: str | None, engine: Path, follo
 
     parts = []
     for name in names:
-        path = Path(name)
-        locations.refuse_engine(path)
-        locations.refuse_url(name)
+        path = locations.images_path(name)
         if path.is_dir() or locations.is_table(path):
             part = locations.read_gallery(name, engine, follow_links)
-        elif path.exists():
-            part = ImageSet(name, (locations.absolute(path),), np.array([NO_CLASS]), ())
         else:
-            raise CommandError(f"{printable(path)} does not exist")
+            part = ImageSet(name, (locations.absolute(path),), np.array([NO_CLASS]), ())
         if class_name is not None:
             part = ImageSet(part.name, part.paths, np.zeros(len(part), np.int64), (class_name,), root=part.root)
         parts.append(part)

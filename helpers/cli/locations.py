@@ -48,13 +48,6 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-e", "--engine", metavar="ENGINE", help=text)
 
 
-def refuse_engine(path: Path) -> None:
-    """CommandError if a path that should hold images is an engine."""
-    if path.is_dir() and is_engine(path):
-        name = shlex.quote(str(path))
-        raise CommandError(f"{printable(path)} is an engine, not images: name it with the option -e {name}", USAGE)
-
-
 def refuse_url(name: str) -> None:
     """CommandError if the name of an image or a folder is the address of a web page or server."""
     if "://" in name and not Path(name).exists():
@@ -64,6 +57,18 @@ def refuse_url(name: str) -> None:
             f"curl -L {quoted} | lookalike search -",
             USAGE,
         )
+
+
+def images_path(name: str) -> Path:
+    """The path of a file or folder of images; CommandError if it does not exist, or is an engine or a URL."""
+    refuse_url(name)
+    path = Path(name)
+    if not path.exists():
+        raise CommandError(f"{printable(path)} does not exist")
+    if path.is_dir() and is_engine(path):
+        quoted = shlex.quote(str(path))
+        raise CommandError(f"{printable(path)} is an engine, not images: name it with the option -e {quoted}", USAGE)
+    return path
 
 
 def engine_folder(given: str | None) -> Path:
@@ -147,19 +152,15 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     files: list[Path] = []
     only_files = True
     for name in names:
-        path = Path(name)
-        refuse_url(name)
+        path = images_path(name)
         if path.is_dir():
-            refuse_engine(path)
             found = scan(path, follow_links).images
             if not found:
                 raise CommandError(f"{printable(path)} holds no image")
             files += found
             only_files = False
-        elif path.exists():
-            files.append(path)
         else:
-            raise CommandError(f"{printable(path)} does not exist")
+            files.append(path)
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 
