@@ -1,6 +1,7 @@
-"""`lookalike extractors` and `backends`: what is available, with one sentence for each."""
+"""`lookalike extractors`, `backends` and `encoders`: what is available."""
 
 import argparse
+from dataclasses import asdict
 
 from helpers import extras
 from helpers.cli import common
@@ -49,21 +50,44 @@ BACKENDS = {
 }
 
 
+_ENCODERS_TEXT = """
+An encoder of images and text finds images by a description. None is downloaded by this command.
+
+hub:PRESET is fetched by KerasHub at its first use; hub:FOLDER is a folder that save_to_preset wrote, or a copy of a
+repository with the same files. onnx:FOLDER is a copy of a repository with ONNX files, for example by
+`git clone https://huggingface.co/REPOSITORY` with Git LFS. Read the license of the weights before use.
+
+  lookalike index photos -x hub:clip_vit_base_patch32
+  lookalike index photos -x onnx:clip-vit-base-patch32
+
+--json prints {"hub": …, "onnx": …}, each {"encoders", "remedy"}, with a list of {"name", "text", "parameters",
+"megabytes", "license", "source"}, and how to install what is missing.
+"""
+
+
+_LIST_TEXT = """
+If one is not available here, the list says how to install it. --json prints a list of {"name", "description",
+"available", "remedy"}.
+"""
+
+
 def register(commands: "common.Commands") -> None:
     """Add the commands of this module to a parser."""
-    for name, run, summary in (
-        ("extractors", _extractors, "List the feature extractors, which turn images into vectors."),
-        ("backends", _backends, "List the indexes that find the nearest vectors."),
-    ):
-        command = common.add_command(
-            commands,
-            name,
-            run,
-            summary,
-            f"lookalike {name}\nlookalike {name} --json",
-            'If one is not available here, the list says how to install it. --json prints a list of {"name", '
-            '"description", "available", "remedy"}.',
-        )
+    for name, run, summary, text in (
+        ("extractors", _extractors, "List the feature extractors, which turn images into vectors.", _LIST_TEXT),
+        ("backends", _backends, "List the indexes that find the nearest vectors.", _LIST_TEXT),
+        (
+            "encoders", _encoders, "List the encoders of images and text that --extractor hub: and onnx: open.",
+            _ENCODERS_TEXT,
+        ),
+    ):  # fmt: skip
+        more = "\nlookalike encoders --all" if name == "encoders" else ""
+        examples = f"lookalike {name}{more}\nlookalike {name} --json"
+        command = common.add_command(commands, name, run, summary, examples, text)
+        if more:
+            command.add_argument(
+                "--all", action="store_true", help="list all presets in KerasHub's registry, not only four"
+            )
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -135,3 +159,35 @@ def _print(entries: list[dict], options: argparse.Namespace) -> None:
         print(f"{printable(entry['name']):<{width}}  {entry['description']}{missing}")
     for remedy in dict.fromkeys(entry["remedy"] for entry in entries if not entry["available"]):
         print(f"[not here]: {remedy}")
+
+
+def _encoders(options: argparse.Namespace) -> int:
+    from helpers.features import encoder_list
+
+    remedies = {"hub": extras.missing("hub"), "onnx": extras.missing("onnx")}
+    registry = encoder_list.hub_registry() if options.all else None
+    found = {"hub": encoder_list.hub_encoders(registry), "onnx": encoder_list.onnx_encoders()}
+    if options.json:
+        common.print_json(
+            {
+                name: {"encoders": [asdict(one) for one in found[name]], "remedy": remedies[name] or None}
+                for name in found
+            }
+        )
+        return OK
+    for name, title in (
+        ("hub", "KerasHub, opened as hub:PRESET or hub:FOLDER:"),
+        ("onnx", "\nONNX files on Hugging Face, opened as onnx:FOLDER after a copy of the repository:"),
+    ):
+        print(title)
+        rows = (
+            (one.name, "images, text" if one.text else "images", f"{one.megabytes:,}", one.license, one.source)
+            for one in found[name]
+        )
+        common.print_table(("name", "embeds", "MB", "license", "source"), rows)
+    if not options.all:
+        print("\nlookalike encoders --all lists all presets of KerasHub")
+    for name, remedy in remedies.items():
+        if remedy:
+            print(f"[{name}: not here]: {remedy}")
+    return OK

@@ -13,44 +13,17 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 from helpers import paths
-from helpers.cli import (
-    audits,
-    common,
-    comparing,
-    completion,
-    contents,
-    course,
-    encoders,
-    engines,
-    indexing,
-    listings,
-    scores,
-    searching,
-    serving,
-    syncing,
-    words,
-)
+from helpers.cli import common
 from helpers.cli.arguments import parse
 
-#: In the order of ``lookalike --help``.
+#: The modules of the commands, in the order of ``lookalike --help``.
 COMMAND_MODULES = (
-    indexing,
-    syncing,
-    engines,
-    contents,
-    searching,
-    words,
-    scores,
-    comparing,
-    audits,
-    listings,
-    encoders,
-    serving,
-    course,
-    completion,
-)
+    "indexing", "syncing", "engines", "contents", "searching", "words", "scores", "comparing", "audits", "listings",
+    "serving", "course", "completion",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,8 +74,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, help="print the version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    for module in COMMAND_MODULES:
-        module.register(commands)
+    for name in COMMAND_MODULES:
+        import_module(f"helpers.cli.{name}").register(commands)
     return top
 
 
