@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from helpers.images.reading import UnreadableImage, open_header, upright_size
+from helpers.images.reading import decoding, open_header, upright_size
 
 _DATE = re.compile(r"(\d{4}):(\d\d):(\d\d)[ T](\d\d:\d\d:\d\d)")
 #: Characters of a camera's name.
@@ -45,10 +45,8 @@ def file_details(path: Path) -> FileDetails:
     UnreadableImage : the file is missing, damaged or not an image.
     """
     width, height = upright_size(path)
-    try:
+    with decoding(str(path)):
         status = path.stat()
-    except OSError as error:
-        raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from error
     with open_header(path) as image:
         taken, camera = _exif(image)
         name = image.format or ""

@@ -55,11 +55,6 @@ _MORE_TIFF = {
 _DNG_VERSION = 50706
 
 
-def heif_remedy() -> str:
-    """How to read HEIC images; empty if they can be read."""
-    return extras.missing("heif")
-
-
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read; those that are tried first come first.

@@ -11,8 +11,9 @@ from typing import IO, TypeVar
 import numpy as np
 from PIL import Image, ImageCms
 
+from helpers import extras
 from helpers.images import depths
-from helpers.images.formats import accepts, heif_remedy, is_heif, raw_reason, readable_formats
+from helpers.images.formats import accepts, is_heif, raw_reason, readable_formats
 from helpers.images.imageset import ImageSet
 
 #: Images with more pixels are reduced while they are decoded (JPEG), or rejected: 100 megapixels are 300 MB of RGB.
@@ -85,14 +86,6 @@ def read_image(
     return decode(source, np.asarray, max_pixels, formats, at_least)
 
 
-def read_resized(source: str | Path | bytes, size: int | tuple[int, int], rule: str = "squash") -> np.ndarray:
-    """`resize` of `read_image`, but without two copies of all pixels.
-
-    For size and rule see `resize`; for the errors see `read_image`.
-    """
-    return decode(source, lambda image: resize(image, size, rule))
-
-
 def decode(
     source: str | Path | bytes, use: Callable[[Image.Image], Used], max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] | None = None, at_least: int | None = None,
@@ -105,23 +98,12 @@ def decode(
     label = _label(source)
     with open_header(source, formats) as image:
         _reduce(image, label, max_pixels, at_least)
-        with _decoding(label):
+        with decoding(label):
             image.load()
         try:
             return use(_to_rgb(_upright(image), image))
         except depths.UnknownRange as error:
             raise UnreadableImage(f"{label} is not understood: {error}") from error
-
-
-def image_size(source: bytes, formats: Sequence[str]) -> tuple[int, int]:
-    """Width and height in pixels from the header of a file.
-
-    Raises
-    ------
-    UnreadableImage : the file is not an image in one of the formats, or its header is damaged.
-    """
-    with open_header(source, formats) as image:
-        return image.size
 
 
 def upright_size(source: str | Path | bytes) -> tuple[int, int]:
@@ -157,7 +139,7 @@ def open_header(source: str | Path | bytes, formats: Sequence[str] | None = None
         # Pillow warns about its own pixel limit (ours is checked later) and about each odd EXIF entry.
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module="PIL")
-        with _decoding(label):
+        with decoding(label):
             # An open file, not a path, because Pillow maps some files into memory if it knows the path. Of a TIFF with
             # an orientation it then mixes up width and height (Pillow 13).
             file = stack.enter_context(_binary(source))
@@ -194,7 +176,7 @@ def _unidentified(file: IO[bytes]) -> str:
     """What is wrong with a file that no decoder accepts."""
     file.seek(0)
     head = file.read(12)
-    if is_heif(head) and (remedy := heif_remedy()):
+    if is_heif(head) and (remedy := extras.missing("heif")):
         return f"is a HEIC image. {remedy}"
     if head[:4] in (b"II*\0", b"MM\0*"):
         return "is a damaged TIFF file, or one with a kind of pixels that is not understood. Save it as RGB or gray."
@@ -202,8 +184,8 @@ def _unidentified(file: IO[bytes]) -> str:
 
 
 @contextmanager
-def _decoding(label: str) -> Iterator[None]:
-    """Around calls of a decoder only: for damaged content it may raise any error, also those of a bug."""
+def decoding(label: str) -> Iterator[None]:
+    """Turn every error into an `UnreadableImage`: for damaged content, a decoder may raise any error, also of a bug."""
     try:
         yield
     except UnreadableImage:
@@ -234,7 +216,7 @@ def _reduce(image: Image.Image, label: str, max_pixels: int, at_least: int | Non
     if at_least is not None:
         scale = max(scale, *(each for each in SCALES if min(width, height) // at_least >= each), 1)
     if scale > 1 and reducible:
-        with _decoding(label):
+        with decoding(label):
             image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
@@ -342,7 +324,10 @@ def batches(
 
     def load(source: str | Path | bytes) -> np.ndarray | UnreadableImage:
         try:
-            return read_resized(source, size, rule) if transform is None else transform(read_image(source))
+            if transform is not None:
+                return transform(read_image(source))
+            # Without two copies of all pixels.
+            return decode(source, lambda image: resize(image, size, rule))
         except UnreadableImage as error:
             return error
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers import paths
 from helpers.files import write_atomically
-from helpers.images.reading import UnreadableImage, read_image
+from helpers.images.reading import decoding, read_image
 
 log = logging.getLogger("lookalike.thumbnails")
 
@@ -36,10 +36,8 @@ def render(path: Path, longest: int, quality: int = 85) -> bytes:
 
 def tag(path: Path, longest: int) -> str:
     """A name for the thumbnail of a file that changes with the file. Raises `UnreadableImage` if it is missing."""
-    try:
+    with decoding(str(path)):
         status = path.stat()
-    except OSError as error:
-        raise UnreadableImage(f"{path} cannot be read: {error.strerror}") from error
     content = f"{_VERSION} {path.absolute()} {status.st_mtime_ns} {status.st_size} {longest}"
     return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

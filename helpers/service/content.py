@@ -7,7 +7,7 @@ service stores and sends only images that it encoded itself (`helpers.service.up
 import re
 from dataclasses import dataclass
 
-from helpers.images.reading import MAX_JPEG_PIXELS, UnreadableImage, image_size, reduction
+from helpers.images.reading import MAX_JPEG_PIXELS, UnreadableImage, open_header, reduction
 from helpers.service.container_checks import check_structure, has_one_scan
 from helpers.service.errors import ApiError
 
@@ -70,7 +70,8 @@ def inspect(content: bytes, max_pixels: int) -> ImageInfo:
     kind = _kind(content)
     check_structure(content, kind)
     try:
-        width, height = image_size(content, [kind])
+        with open_header(content, [kind]) as image:
+            width, height = image.size
     except UnreadableImage as error:
         raise ApiError(400, f"The {kind} file is damaged and cannot be read.", code="image_damaged") from error
     if width * height <= max_pixels:

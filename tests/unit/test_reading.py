@@ -351,10 +351,14 @@ def test_images_are_resized_while_they_are_read(photo, tmp_path, rule, size):
         *(encoded(image.convert(mode), format="PNG") for mode in ("L", "P", "1", "RGBA", "I;16")),
         encoded(image.convert("CMYK"), format="JPEG"),
     ]
+
+    def resized(image):
+        return resize(image, size, rule)
+
     for file in files:
-        assert np.array_equal(reading.read_resized(file, size, rule), resize(read_image(file), size, rule))
+        assert np.array_equal(reading.decode(file, resized), resize(read_image(file), size, rule))
     with pytest.raises(UnreadableImage, match="no.png"):
-        reading.read_resized(tmp_path / "no.png", size, rule)
+        reading.decode(tmp_path / "no.png", resized)
 
 
 def test_an_unknown_rule_is_an_error():
