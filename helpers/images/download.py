@@ -38,7 +38,7 @@ class DownloadError(RuntimeError):
     """A file or data set is not available; the message lists the sources that were tried and the remedies."""
 
 
-class UnsafeArchive(DownloadError):
+class UnsafeArchive(ValueError):
     """An archive would write outside its folder; nothing of it was unpacked."""
 
 
@@ -126,7 +126,7 @@ SOURCES = {
 def fetch(name: str, official: bool = False) -> Path:
     """The unpacked folder of a data set, fetched on first use: from a mirror that lists it, or from the internet.
 
-    Raises `DownloadError` if no source has it.
+    Raises `DownloadError` if no source has it, and `UnsafeArchive` if an archive is rejected.
 
     official : use the official archive only; a mirror may have a part of the set.
     """
@@ -138,8 +138,6 @@ def fetch(name: str, official: bool = False) -> Path:
     for get in (_from_internet,) if official else (_from_mirror, _from_internet):
         try:
             return get(source)
-        except UnsafeArchive:
-            raise
         except DownloadError as error:
             tried += str(error).splitlines()
     by_hand = ""
@@ -183,10 +181,8 @@ def _from_mirror(source: Source) -> Path:
         sha256 = str(json.loads(manifest.read_text(encoding="utf-8"))[source.mirror]["sha256"])
     except OSError as error:
         raise DownloadError(f"mirror: {manifest} cannot be read ({error.strerror or error})") from error
-    except (ValueError, TypeError) as error:
-        raise DownloadError(f"mirror: {manifest} is not a manifest ({error})") from error
-    except KeyError as error:
-        raise DownloadError(f"mirror: {manifest} does not list {error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise DownloadError(f"mirror: {manifest} is not a manifest that lists {source.mirror} ({error!r})") from error
     target = paths.cache_dir() / "datasets" / f"{source.name}-mirror-{sha256[:8]}"
     with _locked(target) as complete:
         if not complete:
@@ -215,8 +211,6 @@ def _from_internet(source: Source) -> Path:
                     _download(archive, file)
                 _unpack(file, target)
                 return _top(target, source)
-            except UnsafeArchive:
-                raise
             except DownloadError as error:
                 tried.append(str(error))
         raise DownloadError("\n".join(tried))
