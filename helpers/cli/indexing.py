@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,7 @@ def _make(
     import numpy as np
 
     from helpers.features.file_hashes import identities
+    from helpers.images.imageset import concatenate
     from helpers.search.engine import Engine
     from helpers.search.persist.roots import OWN
 
@@ -123,7 +125,9 @@ def _make(
     contents, names = identities(gallery.paths), {}
     if old is not None and len(added):
         table, start = old.table, len(gallery)
-        gallery, known = locations.with_images_of(gallery, table, added), table.display_names
+        known = table.display_names
+        others = replace(table.images.subset(added), groups=None, root=gallery.root)
+        gallery = concatenate(gallery.name, [gallery, others])
         names = {row: known[id] for row, id in enumerate(added.tolist(), start) if id in known}
         now = identities(gallery.paths[start:])
         # That of an upload is of the file that was sent.

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 from helpers.cli.common import USAGE, CommandError, log, log_at_end, printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from helpers.images.folders import FolderScan
     from helpers.images.imageset import ImageSet
     from helpers.images.layout import Layout
     from helpers.search.engine import Engine
-    from helpers.search.gallery import GalleryTable
 
 #: The engine that commands make and use if none is named.
 DEFAULT = "my.engine"
@@ -194,16 +191,6 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
     if is_table(path):
         return tables.from_table(path)
     return scan(path.resolve(), follow_links, without).image_set()
-
-
-def with_images_of(images: "ImageSet", table: "GalleryTable", ids: "np.ndarray") -> "ImageSet":
-    """A set, followed by the images of an engine with these ids. Classes of the same name are one class."""
-    from helpers.images.imageset import NO_CLASS, ImageSet, numbered
-
-    added = ids.tolist()
-    names = ["" if label == NO_CLASS else images.class_names[label] for label in images.labels.tolist()]
-    class_names, labels = numbered([*names, *(table.class_name(id) or "" for id in added)])
-    return ImageSet(images.name, (*images.paths, *map(table.path, added)), labels, class_names, root=images.root)
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:
