@@ -170,20 +170,16 @@ def _read_layout(options: argparse.Namespace) -> "Layout":
 
 def _log_images(prepared: "Prepared") -> None:
     """Print what became of the images, and which queries were drawn."""
-    task, notes = prepared.task, []
+    task = prepared.task
     used = len(task.images) + prepared.unreadable
     if used < prepared.found:
-        notes.append(f"{used:,} of {prepared.found:,} images were drawn; scores for all of them may differ")
-    if prepared.unreadable:
-        notes.append(
-            f"{pluralize(prepared.unreadable, 'image')} cannot be read and {was(prepared.unreadable)} left out"
-        )
+        log(f"note: {used:,} of {prepared.found:,} images were drawn; scores for all of them may differ")
+    if n := prepared.unreadable:
+        log(f"note: {pluralize(n, 'image')} cannot be read and {was(n)} left out")
     if len(prepared.duplicates):
-        notes.append(f"{pluralize(len(prepared.duplicates), 'duplicate')} found; copies of a query are ignored")
-    if task.alone:
-        notes.append(f"{pluralize(task.alone, 'image')} without another one of the class {was(task.alone)} no query")
-    for note in notes:
-        log(f"note: {note}")
+        log(f"note: {pluralize(len(prepared.duplicates), 'duplicate')} found; copies of a query are ignored")
+    if n := task.alone:
+        log(f"note: {pluralize(n, 'image')} without another one of the class {was(n)} no query")
     queries = pluralize(len(task.protocol.queries), "query")
     drawn = f", drawn from {task.eligible:,} images" if task.eligible > task.n_units else ""
     log(f"{queries}{drawn}; gallery of {pluralize(len(task.protocol.gallery), 'image')}; {task.kind}")
