@@ -349,11 +349,6 @@ class Siblings:
     images: ImageSet
     pixels: np.ndarray
 
-    def rows(self, part: ImageSet) -> np.ndarray:
-        """int64: the rows of a subset of ``images``."""
-        row_of = {path: row for row, path in enumerate(self.images.paths)}
-        return np.array([row_of[path] for path in part.paths], dtype=np.int64)
-
     def split(self, fraction: float, seed: int = 0, leaky: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the two parts of `ImageSet.split`, which keeps siblings together.
 
@@ -361,8 +356,9 @@ class Siblings:
         have siblings in the first, and every score between the parts is too high.
         """
         whole = replace(self.images, groups=None) if leaky else self.images
-        first, second = whole.split(fraction, seed)
-        return self.rows(first), self.rows(second)
+        row_of = {path: row for row, path in enumerate(whole.paths)}
+        first, second = (np.array([row_of[path] for path in part.paths]) for part in whole.split(fraction, seed))
+        return first, second
 
 
 def siblings(images: ImageSet, recipe: str = "classic", n: int = 5, size: int = 128, seed: int = 0) -> Siblings:
