@@ -71,12 +71,9 @@ class ImageSet:
 
         Paths outside ``root`` are absolute.
         """
-        return tuple(self._key(path) for path in self.paths)
-
-    def _key(self, path: Path) -> str:
-        if self.root is not None and path.is_relative_to(self.root):
-            path = path.relative_to(self.root)
-        return path.as_posix()
+        root = self.root
+        inside = (path.relative_to(root) if root and path.is_relative_to(root) else path for path in self.paths)
+        return tuple(path.as_posix() for path in inside)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -162,11 +159,9 @@ def concatenate(name: str, sets: Iterable[ImageSet]) -> ImageSet:
     for images in sets:
         own = np.array([number[class_name] for class_name in images.class_names] + [NO_CLASS], dtype=np.int64)
         labels.append(own[images.labels])
-        if images.groups is None:
-            groups.append(np.full(len(images), -1))
-        else:
-            groups.append(np.where(images.groups >= 0, images.groups + used, -1))
-            used += int(images.groups.max(initial=-1)) + 1
+        given = np.full(len(images), -1) if images.groups is None else images.groups
+        groups.append(np.where(given >= 0, given + used, -1))
+        used += int(given.max(initial=-1)) + 1
     roots = {images.root for images in sets}
     return ImageSet(
         name,
