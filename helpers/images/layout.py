@@ -214,14 +214,14 @@ def read_layout(
         return replace(layout, gallery=tuple(gallery), queries=tuple(queries))
     if classes_from == "table" or images.root is None:
         return Layout(images, notes=tuple(_class_notes(images)))
-    tops = Counter(key.split("/")[0] for key in images.keys if "/" in key)
+    tops = {key.split("/")[0] for key in images.keys if "/" in key}
     # Folders may be empty.
     folders = {path.name for path in images.root.iterdir() if path.is_dir() and not path.name.startswith(".")}
     names = sorted({*tops, *folders})
     galleries, others = _named(GALLERY_NAMES, names), _named(QUERY_NAMES, names)
     sides = [name for kind in (*galleries, *others) for name in kind]
-    complete = galleries and others and set(sides) & set(tops)
-    if complete or (len(sides) > 1 and not set(tops) - set(sides)):
+    complete = galleries and others and tops.intersection(sides)
+    if complete or (len(sides) > 1 and not tops.difference(sides)):
         # Two folders of one kind do not tell which one to use.
         roles = [tuple(kinds[0]) if kinds and len(kinds[0]) == 1 else () for kinds in (galleries, others)]
         return replace(_layout(images, classes_from, sides), gallery=roles[0], queries=roles[1])
