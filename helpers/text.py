@@ -7,6 +7,7 @@ output can hold.
 import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 #: What JSON, CSV and XML cannot hold, or hold for Python only: lone surrogates and NUL.
@@ -72,6 +73,12 @@ def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[obje
     table.writerow(columns)
     for row in rows:
         table.writerow([clean_text(cell) if isinstance(cell, str) else cell for cell in row])
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8, by the columns of its header."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 class _UnixLines:

@@ -4,7 +4,6 @@ ImageNet: Deng et al. 2009, https://www.image-net.org. Imagenette: ten easy clas
 https://github.com/fastai/imagenette.
 """
 
-import csv
 import functools
 import re
 import warnings
@@ -17,6 +16,7 @@ from helpers import paths
 from helpers.images import download
 from helpers.images.folders import SkippedFilesWarning, image_files
 from helpers.images.imageset import EmptyImageSet, ImageSet, numbered
+from helpers.text import read_csv
 
 WNID = re.compile(r"n\d{8}")
 
@@ -24,8 +24,7 @@ WNID = re.compile(r"n\d{8}")
 @functools.cache
 def classes() -> dict[str, str]:
     """wnid → readable name of the 1000 classes, ordered by ImageNet's class index (0 … 999)."""
-    with (paths.data_dir() / "imagenet_classes.csv").open(newline="", encoding="utf-8") as file:
-        return {row["wnid"]: row["name"] for row in csv.DictReader(file)}
+    return {row["wnid"]: row["name"] for row in read_csv(paths.data_dir() / "imagenet_classes.csv")}
 
 
 def load(folder: str | Path, name: str | None = None) -> ImageSet:

@@ -3,13 +3,12 @@
 ``data/make_sample.py`` creates it from Tux Paint's stamps (GPL-2). The license and the origins are in its folder.
 """
 
-import csv
-
 import numpy as np
 
 from helpers import paths
 from helpers.images.folders import image_files
 from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet
+from helpers.text import read_csv
 
 
 def photos() -> ImageSet:
@@ -36,8 +35,7 @@ def captions(images: ImageSet) -> list[str]:
     Raises KeyError if an image is not of the sample.
     """
     folder = paths.checkout("The images of the sample") / "data" / "sample"
-    with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
-        listed = {row["key"]: row["caption"] for row in csv.DictReader(file)}
+    listed = {row["key"]: row["caption"] for row in read_csv(folder / "captions.csv")}
     return [listed[key] for key in images.keys]
 
 

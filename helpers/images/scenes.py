@@ -4,10 +4,8 @@ masks.
 ``data/make_scenes.py`` creates them. The license (GPL-3) and the origins are in their folder.
 """
 
-import csv
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from helpers import paths
 from helpers.images import samples
 from helpers.images.imageset import NO_CLASS, EmptyImageSet, ImageSet, concatenate
 from helpers.images.reading import read_image
+from helpers.text import read_csv
 
 _OBJECTS, _PAIRS = "objects.csv", "pairs.csv"
 
@@ -126,7 +125,7 @@ def load() -> Scenes:
     sample = samples.photos()
     photos = ImageSet("scenes", sample.paths, sample.labels, sample.class_names, root=data)
     photo_of = {key: row for row, key in enumerate(sample.keys)}
-    table = _table(folder / _OBJECTS)
+    table = read_csv(folder / _OBJECTS)
     background_of = {row["image"]: row["background"] for row in table}
     keys = sorted(background_of)
     scene_of = {key: row for row, key in enumerate(keys)}
@@ -135,7 +134,7 @@ def load() -> Scenes:
     objects = tuple(_object(row, scene_of[row["image"]], photo_of[row["photo"]]) for row in table)
     pairs = tuple(
         PairQuery(photo_of[row["first"]], photo_of[row["second"]], scene_of[row["image"]])
-        for row in _table(folder / _PAIRS)
+        for row in read_csv(folder / _PAIRS)
     )
     return Scenes(images, photos, objects, tuple(background_of[key] for key in keys), pairs)
 
@@ -143,8 +142,3 @@ def load() -> Scenes:
 def _object(row: dict[str, str], scene: int, photo: int) -> SceneObject:
     box = Box(*(int(row[side]) for side in Box._fields))
     return SceneObject(scene, photo, row["class"], box, float(row["visible_share"]), float(row["area_share"]))
-
-
-def _table(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
