@@ -3,7 +3,6 @@
 SIFT: Lowe 2004. RANSAC: Fischler & Bolles 1981.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -32,8 +31,6 @@ _NEAREST = 16
 _BLOCK = (1024, 4096)
 #: Images whose keypoints are kept, up to 70 KB each, and pairs that are compared at a time.
 _KEPT, _PAIRS = 7500, 256
-
-_local = threading.local()
 
 
 class _Keypoints(NamedTuple):
@@ -165,9 +162,9 @@ def _gray(path: Path) -> np.ndarray:
 def _keypoints(gray: np.ndarray) -> _Keypoints:
     import cv2
 
-    if not hasattr(_local, "sift"):  # SIFT objects are not thread-safe
-        _local.sift = cv2.SIFT_create(nfeatures=500)  # type: ignore[attr-defined]  # missing in OpenCV's stubs
-    points, descriptors = _local.sift.detectAndCompute(gray, None)
+    # A new object for each image, because it is not thread-safe.
+    sift = cv2.SIFT_create(nfeatures=500)  # type: ignore[attr-defined]  # missing in OpenCV's stubs
+    points, descriptors = sift.detectAndCompute(gray, None)
     if descriptors is None:
         return _Keypoints(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8))
     # SIFT's descriptors are whole numbers of 0 to 255 in float32.
