@@ -118,7 +118,7 @@ class FolderScan:
 def scan_folder(folder: str | Path, follow_links: bool = False, without: Path | None = None) -> FolderScan:
     """Find the images below a folder, and count what is left out.
 
-    Files are images by their suffix (`helpers.images.formats.image_suffixes`). Files without a known suffix are images
+    Files are images by their suffix (`helpers.images.formats.suffix_kinds`). Files without a known suffix are images
     if their first bytes are those of an image. Hidden files and folders are skipped. Linked files are read.
 
     Parameters
@@ -246,16 +246,17 @@ class _Scanner:
 def _kind(path: str, name: str) -> SkippedKind | None:
     """None for an image, else why a regular file is left out."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (Path is slow here)
-    if suffix in formats.image_suffixes():
-        return None
-    if suffix in formats.HEIF_SUFFIXES:
-        return _HEIC
-    if suffix in formats.RAW_SUFFIXES:
-        return _of_suffix(suffix, "raw file of a camera: export it as JPEG")
-    if suffix in formats.other_image_suffixes():
-        return _of_suffix(suffix, "format not read: convert it to PNG or JPEG")
-    if suffix in formats.other_suffixes():
-        return _of_suffix(suffix, minor=True)
+    match formats.suffix_kinds().get(suffix):
+        case "image":
+            return None
+        case "heif":
+            return _HEIC
+        case "raw":
+            return _of_suffix(suffix, "raw file of a camera: export it as JPEG")
+        case "other image":
+            return _of_suffix(suffix, "format not read: convert it to PNG or JPEG")
+        case "other":
+            return _of_suffix(suffix, minor=True)
     try:
         if formats.is_image(path):
             return None

@@ -3,7 +3,6 @@
 import functools
 import mimetypes
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, TiffImagePlugin
@@ -78,31 +77,22 @@ def readable_formats() -> tuple[str, ...]:
 
 
 @functools.cache
-def image_suffixes() -> frozenset[str]:
-    """Suffixes, in lower case, of the files that are read as images."""
+def suffix_kinds() -> dict[str, str]:
+    """Suffix in lower case → ``image`` for what is read, ``heif``, ``raw``, ``other image`` or ``other``.
+
+    ``other image`` is a format of images that is not read, and ``other`` is no image, such as ``.txt`` and ``.mp4``.
+    """
     # Pillow opens an MPO, a JPEG with several images, as a JPEG.
-    names = {*readable_formats(), "MPO"}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in names)
-
-
-@functools.cache
-def other_image_suffixes() -> frozenset[str]:
-    """Suffixes of image files that are not read, except raw files and HEIC."""
-    refused = {suffix for suffix, name in Image.registered_extensions().items() if name in REFUSED - _NO_IMAGES}
-    named = {suffix for suffix, kind in _mime_types() if kind.startswith("image/")}
-    return frozenset(refused | named | _OTHER_IMAGES) - image_suffixes() - RAW_SUFFIXES - HEIF_SUFFIXES
-
-
-@functools.cache
-def other_suffixes() -> frozenset[str]:
-    """Suffixes of files that are known not to be images, such as ``.txt`` and ``.mp4``."""
-    known = {suffix for suffix, kind in _mime_types() if not kind.startswith("image/")}
-    return frozenset(known | set(mimetypes.MimeTypes().encodings_map)) - image_suffixes() - other_image_suffixes()
-
-
-def _mime_types() -> Iterator[tuple[str, str]]:
+    read, refused = {*readable_formats(), "MPO"}, REFUSED - _NO_IMAGES
+    registered = Image.registered_extensions().items()
     # Without the tables of the operating system, so that the result is the same on every computer.
-    yield from mimetypes.MimeTypes().types_map[True].items()
+    types = mimetypes.MimeTypes()
+    kinds = dict.fromkeys(types.encodings_map, "other")
+    for suffix, kind in types.types_map[True].items():
+        kinds[suffix] = "other image" if kind.startswith("image/") else "other"
+    kinds |= dict.fromkeys([*_OTHER_IMAGES, *(suffix for suffix, name in registered if name in refused)], "other image")
+    kinds |= dict.fromkeys(RAW_SUFFIXES, "raw") | dict.fromkeys(HEIF_SUFFIXES, "heif")
+    return kinds | dict.fromkeys([suffix for suffix, name in registered if name in read], "image")
 
 
 def is_heif(head: bytes) -> bool:

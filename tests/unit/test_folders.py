@@ -41,7 +41,7 @@ def made(folder: Path, **contents: bytes) -> Path:
 @pytest.fixture
 def without_heif(monkeypatch):
     """As if pillow-heif were not installed."""
-    caches = (formats.readable_formats, formats.image_suffixes, formats.other_image_suffixes, formats.other_suffixes)
+    caches = (formats.readable_formats, formats.suffix_kinds)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     for cache in caches:
