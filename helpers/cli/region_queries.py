@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, marks
+from helpers.cli import common
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.cli.query import Found, Matches, Search
 
@@ -112,7 +112,7 @@ def search(search: Search) -> list[Found] | None:
     if options.good or options.bad:
         if several:
             raise CommandError("--good and --bad move a query of one part, not of several boxes or objects", USAGE)
-        queries = [marks.moved(engine, parts, options) for parts in queries]
+        queries = [search.moved(parts) for parts in queries]
     if regions is None:
         if several:
             raise CommandError(

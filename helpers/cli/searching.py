@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations, marks, region_queries, result_output, standard_input, text_queries
+from helpers.cli import common, locations, region_queries, result_output, standard_input, text_queries
 from helpers.cli.common import NEGATIVE, OK, USAGE, CommandError, log, pluralize, printable
 from helpers.cli.naming import ids_excluded
 from helpers.cli.query import Found, Search
@@ -93,7 +93,9 @@ def register(commands: "common.Commands") -> None:
     search.add_argument("--threshold", type=float, metavar="SCORE", help=text)
     text = "leave out these images of the engine: an id, key, path, folder, or a pattern with * and ?; can be repeated"
     search.add_argument("--exclude", metavar="NAME", action="append", default=[], help=text)
-    marks.add_mark_options(search)
+    for name, direction in (("good", "towards"), ("bad", "away from")):
+        text = f"a {name} result: the query is moved {direction} it; an id, key or path; can be repeated"
+        search.add_argument(f"--{name}", metavar="NAME", action="append", default=[], help=text)
     result_output.add_output_options(search)
     search.add_argument("--rerank", choices=NAMES, default="none", metavar="NAME", help=", ".join(NAMES))
     text_queries.add_text_options(search)
@@ -182,7 +184,7 @@ def _search_images(search: Search) -> list[Found]:
     images, vectors = search.extracted()
     if not images:
         return []
-    vectors = marks.moved(engine, text_queries.reweighted(engine, vectors, options), options)
+    vectors = search.moved(text_queries.reweighted(engine, vectors, options))
     if options.rerank == "none":
         ranking = engine.index.search(vectors, k, excluded=search.excluded)
     else:

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli import common, locations, marks
+from helpers.cli import common, locations
 from helpers.cli.common import USAGE, CommandError, log, pluralize, printable
 from helpers.cli.query import Found, Search
 
@@ -78,18 +78,17 @@ def check_options(options: argparse.Namespace) -> None:
 
 def search_combined(search: Search) -> list[Found]:
     """The results of each query of texts and images that can be read."""
-    from helpers.search.combined import QueryPart, search_parts
+    from helpers.search.combined import QueryPart, marked_parts, search_parts
 
     engine, options = search.engine, search.options
     words = _open_words(engine, search.folder, options)
     texts = [QueryPart(options.text_weight, text=text) for text in options.text]
     texts += [QueryPart(-options.text_weight, text=text) for text in options.without]
     images = _image_parts(search) if options.images else []
-    marked = marks.parts(engine, options)
     one_query = not options.images or (options.together and images)
     found = []
     for group in [images] if one_query else [[one] for one in images]:
-        parts = [*(part for _, part in group), *texts, *marked]
+        parts = [*(part for _, part in group), *texts, *marked_parts(*search.marked)]
         results = engine.results(search_parts(engine, parts, search.k, words, excluded=search.excluded))
         paths = [path for path, _ in group]
         found.append(Found(_name(paths, options.text, options.without), next(iter(paths), None), results))
