@@ -54,7 +54,6 @@ delete. The report is one HTML file with images of the groups, whose names are l
     command.add_argument("other", metavar="FOLDER2", nargs="?", help="the other side of a split")
     command.add_argument("-o", "--output", metavar="FILE", help="write a report with images (.html)")
     common.add_extractor(command, "the features for the search for crops, or none; default: %(default)s")
-    common.add_follow_links(command)
     locations.add_layout(command)
     common.add_formats(command)
 

@@ -70,7 +70,6 @@ one is recommended. Scores repeat exactly, times do not.
     )
     command.add_argument("--known-items", action="store_true", help="changed copies are queries, not images of a class")
     locations.add_layout(command)
-    common.add_follow_links(command)
     text = "write a report: .html or .json; can be repeated"
     command.add_argument("-o", "--output", metavar="FILE", action="append", default=[], help=text)
     command.add_argument("--json", action="store_true", help="print JSON")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.cli.common import USAGE, CommandError, log, log_at_end, printable
+from helpers.cli.common import USAGE, CommandError, add_follow_links, log, log_at_end, printable
 
 if TYPE_CHECKING:
     from helpers.images.folders import FolderScan
@@ -194,7 +194,7 @@ def read_gallery(source: str, without: Path | None = None, follow_links: bool = 
 
 
 def add_layout(parser: argparse.ArgumentParser) -> None:
-    """Add the options --train, --test and --classes-from."""
+    """Add the options --train, --test, --classes-from and --follow-links."""
     text = "a subfolder that holds the {}; can be repeated; default: recognized by its name"
     parser.add_argument("--train", metavar="DIR", action="append", default=[], help=text.format("gallery of a split"))
     parser.add_argument("--test", metavar="DIR", action="append", default=[], help=text.format("queries of a split"))
@@ -204,6 +204,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         help="a class is the first folder below FOLDER or below its side, or the parent folder of each image; "
         "default: first",
     )
+    add_follow_links(parser)
 
 
 def read_layout(source: str, options: argparse.Namespace) -> "Layout":

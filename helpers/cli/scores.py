@@ -78,7 +78,6 @@ score (ceiling). Several extractors are compared on the same queries. JSON and C
     common.add_backend(evaluate)
     locations.add_layout(evaluate)
     evaluate.add_argument("--images", metavar="FOLDER", help="the images of a saved protocol")
-    common.add_follow_links(evaluate)
     evaluate.add_argument("--keep-copies", action="store_true", help="count copies of the query as results")
     evaluate.add_argument("--save", metavar="FILE", help="write the protocol, to repeat the measurement later (.json)")
     common.add_formats(evaluate)
