@@ -87,21 +87,12 @@ def preprocess_input(pixels):
 
 
 def fill(model: "keras.Model", state: Mapping[str, np.ndarray], variant: int) -> None:
-    """Assign the arrays of a PyTorch state dictionary to a model of `efficientnet_lite` with its classifier.
-
-    Raises ValueError if arrays are missing, are left over, or have another shape.
-    """
+    """Assign the arrays of a PyTorch state dictionary to a model of `efficientnet_lite` with its classifier."""
     numbers = {name: number for number, (name, _, _) in enumerate(_blocks(variant))}
-    unused = {name for name in state if not name.endswith("num_batches_tracked")}
     for layer in model.layers:
         for variable, suffix, axes in _VARIABLES.get(type(layer).__name__, ()):
-            name = f"{_torch_layer(layer.name, numbers)}.{suffix}"
-            if name not in unused:
-                raise ValueError(f"the file has no array {name}")
-            unused.remove(name)
-            getattr(layer, variable).assign(state[name].transpose(axes))
-    if unused:
-        raise ValueError(f"the file has arrays that the network has not: {', '.join(sorted(unused)[:5])}")
+            values = state[f"{_torch_layer(layer.name, numbers)}.{suffix}"]
+            getattr(layer, variable).assign(values.transpose(axes))
 
 
 def _torch_layer(name: str, numbers: Mapping[str, int]) -> str:

@@ -80,10 +80,3 @@ def test_output_equals_a_second_implementation(lite0, state):
     image = np.random.default_rng(0).uniform(-1, 1, (64, 64, 3))
     found = lite0.predict_on_batch(image[None].astype(np.float32))[0]
     assert found == pytest.approx(reference(image, state), abs=1e-5)
-
-
-def test_arrays_that_are_missing_or_left_over(lite0, state):
-    with pytest.raises(ValueError, match="no array _fc.bias"):
-        efficientnet_lite.fill(lite0, {name: values for name, values in state.items() if name != "_fc.bias"}, 0)
-    with pytest.raises(ValueError, match="has not: _extra"):
-        efficientnet_lite.fill(lite0, state | {"_extra": np.zeros(1)}, 0)
