@@ -21,6 +21,7 @@ hard mining collapses most easily, because at first the quickest way to near pos
 A smaller learning rate, the soft margin, or batch all mining for the first epochs help.
 """
 
+import inspect
 import math
 
 import keras
@@ -36,7 +37,15 @@ FAR = 1e9
 NEAREST, FURTHEST = 0.5, 1.4
 
 
-class _PairLoss(keras.losses.Loss):
+class _WithSettings:
+    """A loss or a metric whose arguments are also its attributes."""
+
+    def get_config(self) -> dict:
+        _, *names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names}
+
+
+class _PairLoss(_WithSettings, keras.losses.Loss):
     """A loss of the whole batch: `call` returns a scalar."""
 
     def __init__(self, name: str):
@@ -45,9 +54,6 @@ class _PairLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         _no_weights(sample_weight, self.name)
         return super().__call__(y_true, y_pred)
-
-    def get_config(self) -> dict:
-        return {"name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="lookalike")
@@ -69,9 +75,6 @@ class ContrastiveLoss(_PairLoss):
         push = ops.square(ops.relu(self.margin - _safe_sqrt(squares)))
         # Every pair is in the matrix twice, which does not change the mean.
         return _mean(0.5 * ops.where(positives, squares, push), ops.logical_or(positives, negatives))
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"margin": self.margin}
 
 
 @keras.saving.register_keras_serializable(package="lookalike")
@@ -133,10 +136,6 @@ class TripletLoss(_PairLoss):
             return ops.softplus(positive - negative)
         return ops.relu(positive - negative + self.margin)
 
-    def get_config(self) -> dict:
-        own = {"mining": self.mining, "margin": self.margin, "squared": self.squared, "seed": self.seed}
-        return super().get_config() | own
-
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class SupConLoss(_PairLoss):
@@ -161,9 +160,6 @@ class SupConLoss(_PairLoss):
         counts = ops.sum(ops.cast(positives, "float32"), axis=1)
         means = ops.sum(ops.where(positives, losses, 0.0), axis=1) / ops.maximum(counts, 1.0)
         return _mean(means, counts > 0)
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable(package="lookalike")
@@ -193,7 +189,7 @@ class CosineClassifier(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="lookalike")
-class MarginSoftmaxLoss(keras.losses.Loss):
+class MarginSoftmaxLoss(_WithSettings, keras.losses.Loss):
     """Cross-entropy of scaled cosines with a margin for the true class: (labels, cosines (b, classes)) → (b,).
 
     The cosine of the true class becomes cos(θ + margin) (``"arcface"``, Deng et al. 2019; margin 0.5) or cos θ − margin
@@ -236,11 +232,8 @@ class MarginSoftmaxLoss(keras.losses.Loss):
         beyond = cosines - self.margin * math.sin(self.margin)
         return ops.where(cosines > -math.cos(self.margin), rotated, beyond)
 
-    def get_config(self) -> dict:
-        return super().get_config() | {"kind": self.kind, "margin": self.margin, "scale": self.scale}
 
-
-class _BatchMean(keras.metrics.Mean):
+class _BatchMean(_WithSettings, keras.metrics.Mean):
     """The mean over the batches that have such pairs; NaN without any."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -251,9 +244,6 @@ class _BatchMean(keras.metrics.Mean):
 
     def result(self):
         return ops.where(self.count > 0, super().result(), float("nan"))
-
-    def get_config(self) -> dict:
-        return {"name": self.name}
 
 
 @keras.saving.register_keras_serializable(package="lookalike")
@@ -276,9 +266,6 @@ class MeanDistance(_BatchMean):
         chosen = {"all": either, "positive": positives, "negative": negatives}[self.pairs]
         return _mean(_distances(y_pred), chosen), ops.any(chosen)
 
-    def get_config(self) -> dict:
-        return super().get_config() | {"pairs": self.pairs}
-
 
 @keras.saving.register_keras_serializable(package="lookalike")
 class ActiveTriplets(_BatchMean):
@@ -297,9 +284,6 @@ class ActiveTriplets(_BatchMean):
         triplets = _triplets(*_pairs(y_true, y_pred))
         active = _above(distances[:, :, None] - distances[:, None, :] + self.margin, 0.0)
         return _mean(ops.cast(active, "float32"), triplets), ops.any(triplets)
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"margin": self.margin, "squared": self.squared}
 
 
 def negative_logits(distances, negatives, dim: int):
