@@ -11,14 +11,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from helpers.networks import training
+from helpers.networks.cifar_networks import EMBEDDING
+from helpers.networks.cifar_networks import embedder as embedder
 from helpers.networks.examples import Examples
 from helpers.networks.training import Plateau, Training
 
 if TYPE_CHECKING:
     import keras
-
-#: Name of the layer before the classifier.
-EMBEDDING = "embedding"
 
 #: The augmentation of `corrected`. The classic recipe (40°, 0.2) is for objects in any position; faces and centered
 #: objects need less.
@@ -209,13 +208,6 @@ def _fit(
         one_hot=model.output_shape[-1] if schedule.one_hot else None, validation=validation, plateau=schedule.plateau,
         patience=schedule.patience, progress=progress,
     )  # fmt: skip
-
-
-def embedder(model: "keras.Model") -> "keras.Model":
-    """The model without its classifier: images → output of its layer ``embedding``, (b, dim). It shares the weights."""
-    import keras
-
-    return keras.Model(model.inputs[0], model.get_layer(EMBEDDING).output, name=f"{model.name}_embedder")
 
 
 def _layers(seed: int) -> ModuleType:
