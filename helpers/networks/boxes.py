@@ -15,16 +15,11 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     [[0.333, 1.0, 0.0]]
     """
     a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (first, second))
-    common = common_areas(a, b)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=2)
     union = np.prod(a[:, 2:], axis=1)[:, None] + np.prod(b[:, 2:], axis=1) - common
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-
-
-def common_areas(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The area that each box has in common with each other one: float64 (n, 4) and (m, 4) → (n, m)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
-    return np.prod(np.maximum(high - low, 0), axis=2)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, max_iou: float = NMS_IOU) -> np.ndarray:
