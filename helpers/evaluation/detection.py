@@ -32,25 +32,21 @@ class KnownObjects:
     images : int64 (m,): the image of each object, a row of the image set.
     labels : int64 (m,): its class.
     boxes : float64 (m, 4).
-    ignored : bool (m,): objects, such as difficult ones, that need not be found. Detections of them do not count.
+    ignored : bool (m,): objects, such as difficult ones, that need not be found. Detections of them do not count. By
+        default, there are none.
     """
 
     images: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
-    ignored: np.ndarray | None = None
+    ignored: np.ndarray = None  # type: ignore[assignment]  # replaced below
 
     def __post_init__(self):
-        object.__setattr__(self, "boxes", _boxes(self.boxes, "boxes"))
-        for name in ("images", "labels"):
-            object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), np.int64, name))
-        if self.ignored is not None:
-            object.__setattr__(self, "ignored", _column(self.ignored, len(self.boxes), bool, "ignored"))
-
-    @cached_property
-    def is_ignored(self) -> np.ndarray:
-        """bool (m,): whether each object is ignored."""
-        return np.zeros(len(self.boxes), bool) if self.ignored is None else self.ignored
+        object.__setattr__(self, "boxes", _boxes(self.boxes))
+        if self.ignored is None:
+            object.__setattr__(self, "ignored", np.zeros(len(self.boxes), bool))
+        for name, kind in (("images", np.int64), ("labels", np.int64), ("ignored", bool)):
+            object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), kind, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +59,7 @@ class ScoredBoxes:
     scores: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "boxes", _boxes(self.boxes, "boxes"))
+        object.__setattr__(self, "boxes", _boxes(self.boxes))
         for name, kind in (("images", np.int64), ("labels", np.int64), ("scores", np.float64)):
             object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), kind, name))
         if not np.isfinite(self.scores).all():
@@ -201,7 +197,7 @@ def _class_matches(
     known: KnownObjects, detections: ScoredBoxes, label: int, n_images: int, threshold: float
 ) -> ClassMatches:
     of_known, of_found = np.flatnonzero(known.labels == label), np.flatnonzero(detections.labels == label)
-    ignored = known.is_ignored
+    ignored = known.ignored
     objects = np.bincount(known.images[of_known][~ignored[of_known]], minlength=n_images)
     kept, correct = [np.empty(0, np.int64)], [np.empty(0, bool)]
     for image in np.unique(detections.images[of_found]):
@@ -243,16 +239,16 @@ def match(overlap: np.ndarray, ignored: np.ndarray, threshold: float = 0.5) -> n
     return matched
 
 
-def _boxes(values: ArrayLike, name: str) -> np.ndarray:
+def _boxes(values: ArrayLike) -> np.ndarray:
     """float64 (n, 4), checked."""
     boxes = np.asarray(values, dtype=np.float64)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} must have shape (n, 4): x, y, width, height; got {boxes.shape}")
+        raise ValueError(f"boxes must have shape (n, 4): x, y, width, height; got {boxes.shape}")
     bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1))
     if len(bad):
         raise ValueError(
-            f"{name} must be finite, with a width and a height of at least 0; the first other one is {boxes[bad[0]]}"
+            f"boxes must be finite, with a width and a height of at least 0; the first other one is {boxes[bad[0]]}"
         )
     return boxes
 

@@ -123,7 +123,7 @@ def reference(truth: KnownObjects, detections: ScoredBoxes, n_images: int) -> di
             {"id": i + 1, "image_id": image, "category_id": label, "bbox": box, "iscrowd": 0,
              "area": -1 if ignored else box[2] * box[3]}
             for i, (image, label, box, ignored) in enumerate(zip(
-                *(each.tolist() for each in (truth.images, truth.labels, truth.boxes, truth.is_ignored)), strict=True
+                *(each.tolist() for each in (truth.images, truth.labels, truth.boxes, truth.ignored)), strict=True
             ))
         ],
     }  # fmt: skip

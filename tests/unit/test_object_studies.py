@@ -27,7 +27,7 @@ def test_objects_have_the_classes_of_the_detector(loaded, known):
     vehicles = sum(each.class_name == "vehicles" for each in loaded.objects)
     assert counts["Vehicle"] == vehicles and counts["Car"] > 10 and "Chair" not in counts
     of_stem = [loaded.photos.paths[each.photo].stem for each in loaded.objects]
-    assert (known.is_ignored & (known.labels == 2)).sum() == sum(
+    assert (known.ignored & (known.labels == 2)).sum() == sum(
         name in ("balloon360", "walnutboat", "pink_tricycle") for name in of_stem
     )
     # A sedan is a car and a vehicle.
@@ -43,7 +43,7 @@ def test_all_named_photographs_exist(loaded):
 
 
 def test_perfect_detections_have_the_best_scores(loaded, known):
-    kept = ~known.is_ignored
+    kept = ~known.ignored
     found = ScoredBoxes(
         known.images[kept], known.labels[kept], known.boxes[kept], np.arange(kept.sum()) % 2 * 0.6 + 0.3
     )
