@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from helpers.images.imageset import NO_CLASS, ImageSet
-from helpers.search.index.filters import IdsPerQuery
+from helpers.search.index.filters import IdsPerQuery, ranges
 from helpers.search.ranking import PAD
 
 #: Entries (rows × columns) that one step of a chunked loop may hold.
@@ -191,11 +191,8 @@ class Protocol:
         members = self.gallery[self.groups[self.gallery] >= 0]
         members = members[np.argsort(self.groups[members], kind="stable")]
         groups = self.groups[self.queries]
-        first = np.searchsorted(self.groups[members], groups, side="left")
-        count = np.searchsorted(self.groups[members], groups, side="right") - first
-        # Each query has a run of members: its first position, plus 0, 1, … within the run.
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        return np.repeat(np.arange(len(self.queries)), count), members[np.repeat(first, count) + within]
+        first, end = (np.searchsorted(self.groups[members], groups, side) for side in ("left", "right"))
+        return np.repeat(np.arange(len(self.queries)), end - first), members[ranges(first, end)]
 
     def _excluded_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         row_of = {query: row for row, query in enumerate(self.queries.tolist())}
