@@ -58,24 +58,20 @@ def load(path: str | Path) -> Protocol:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist. Write a protocol there with protocol_files.save.")
-    remedy = "Restore the file (git checkout) or write it again with protocol_files.save."
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # covers broken JSON and broken UTF-8
-        raise ProtocolFileError(f"{path} is not valid JSON, perhaps truncated: {error}. {remedy}") from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise ProtocolFileError(f"{path} is not a protocol: it has no 'format'. {remedy}")
-    if content["format"] not in (FORMAT, FORMAT_LISTED):
+        version = content["format"]
+        if version in (FORMAT, FORMAT_LISTED):
+            return _from_json(content)
+    except (KeyError, TypeError, ValueError) as error:  # also those of broken JSON and broken UTF-8
         raise ProtocolFileError(
-            f"{path} has format {content['format']!r}; this version reads formats {FORMAT} and {FORMAT_LISTED}. "
-            "Read it with the version that wrote it, or write the protocol again with protocol_files.save."
-        )
-    try:
-        return _from_json(content)
-    except KeyError as error:
-        raise ProtocolFileError(f"{path} is not a complete protocol: {error} is missing. {remedy}") from error
-    except (TypeError, ValueError) as error:
-        raise ProtocolFileError(f"{path} is not a valid protocol: {error}. {remedy}") from error
+            f"{path} is not a complete and valid protocol, perhaps truncated: {type(error).__name__}: {error}. "
+            "Restore the file (git checkout) or write it again with protocol_files.save."
+        ) from error
+    raise ProtocolFileError(
+        f"{path} has format {version!r}; this version reads formats {FORMAT} and {FORMAT_LISTED}. "
+        "Read it with the version that wrote it, or write the protocol again with protocol_files.save."
+    )
 
 
 def _from_json(content: dict) -> Protocol:
