@@ -15,7 +15,13 @@ def reliability(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> "pd.Da
     """
     import pandas as pd
 
-    scores, right = _checked(scores, right, bins)
+    scores, right = np.asarray(scores, np.float64), np.asarray(right)
+    if scores.ndim != 1 or scores.shape != right.shape or not len(scores) or right.dtype != bool:
+        raise ValueError(f"expected scores (n,) and bool (n,), got {scores.shape} and {right.dtype} {right.shape}")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores must lie in 0 … 1")
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
     # The last bin contains 1.
     number = np.minimum((scores * bins).astype(int), bins - 1)
     rows = [
@@ -34,14 +40,3 @@ def calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> 
     """
     table = reliability(scores, right, bins)
     return float((table["count"] * (table["score"] - table["right"]).abs()).sum() / table["count"].sum())
-
-
-def _checked(scores: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, right = np.asarray(scores, np.float64), np.asarray(right)
-    if scores.ndim != 1 or scores.shape != right.shape or not len(scores) or right.dtype != bool:
-        raise ValueError(f"expected scores (n,) and bool (n,), got {scores.shape} and {right.dtype} {right.shape}")
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("scores must lie in 0 … 1")
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
-    return scores, right
