@@ -41,7 +41,6 @@ _SCORES = ("value", "low", "high", "chance", "ceiling")
 _SIGNIFICANT = 6
 _DECIMALS = {"extract_ips": 1, "query_ms": 3}
 _WHOLE = ("dim", "n_queries", "n_gallery", "n_distractors", "index_bytes")
-_TEXT = ("dataset", "protocol", "profile", "extractor", "weights", "index", "metric")
 _SHOWN = ("top-1", "top-5", "top-10", "mAP")
 
 
@@ -136,20 +135,16 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
     ------
     LeaderboardError : the columns differ, a row is incomplete or repeated, or a number is invalid.
     """
+    import pandas as pd
+
     if path is None:
         own = load(paths.figures_dir() / _NAME)
         return _overlaid(load(paths.committed_figures_dir() / _NAME), own) if paths.IN_CHECKOUT else own
     path = Path(path)
     if not path.is_file():
-        return _empty()
+        return _typed(pd.DataFrame(columns=list(COLUMNS)))
     found = path.stat()
     return _parsed(path, (found.st_ino, found.st_mtime_ns, found.st_size)).copy()
-
-
-def _empty() -> "pd.DataFrame":
-    import pandas as pd
-
-    return _typed(pd.DataFrame(columns=list(COLUMNS)))
 
 
 # A notebook records many methods, and reading the table takes longer than writing a row. `record` needs two files.
@@ -160,12 +155,8 @@ def _parsed(path: Path, state: tuple[int, int, int]) -> "pd.DataFrame":
 
     remedy = "Restore it (git checkout) or move it away; the notebooks write a new one."
     try:
-        text = path.read_text(encoding="utf-8")
-        _check_shape(text)
-        # Names such as "None", "NA" or "007" stay text. Only an empty number is missing.
-        numbers = {column: [""] for column in COLUMNS if column not in _TEXT}
-        types = dict.fromkeys(_TEXT, str)
-        board = _typed(pd.read_csv(StringIO(text), dtype=types, keep_default_na=False, na_values=numbers))
+        # pandas' reader would fill up missing fields.
+        board = _typed(pd.DataFrame(_lines(path.read_text(encoding="utf-8")), columns=list(COLUMNS)))
         if board[["value", "dim"]].isna().any(axis=None):
             raise ValueError("a row has no value or no dim")
         twice = board.duplicated(list(KEY))
@@ -191,8 +182,8 @@ def _sorted(board: "pd.DataFrame") -> "pd.DataFrame":
     return board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
 
 
-def _check_shape(text: str) -> None:
-    """Check the header and the number of fields of each line; pandas would fill up missing fields."""
+def _lines(text: str) -> list[list[str]]:
+    """The fields of each line, after a check of their number and of the header."""
     lines = list(csv.reader(StringIO(text)))
     if not lines or tuple(lines[0]) != COLUMNS:
         raise ValueError(f"its columns are {', '.join(lines[0]) if lines else '(none)'}")
@@ -201,6 +192,7 @@ def _check_shape(text: str) -> None:
             raise ValueError(f"line {number} has {len(line)} fields instead of {len(COLUMNS)}: is it truncated?")
     if not text.endswith("\n"):
         raise ValueError("the last line is truncated")
+    return lines[1:]
 
 
 def _typed(board: "pd.DataFrame") -> "pd.DataFrame":
