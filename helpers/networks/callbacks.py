@@ -5,9 +5,7 @@ other, so weights and epoch may disagree after a kill; they save neither the cou
 history; and they write after every epoch, which takes longer than an epoch of a small network.
 """
 
-import json
 import warnings
-import zipfile
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from helpers.files import write_atomically
+from helpers.networks import states
 
 if TYPE_CHECKING:
     from helpers.networks.training import Task
@@ -27,10 +25,6 @@ SCORE_TOLERANCE = 0.005
 
 class TrainingDiverged(ArithmeticError):
     """The loss, the monitored value or a weight is NaN or infinite."""
-
-
-class TrainingStateError(OSError):
-    """The state of a training cannot be written or read; the message names the file and the remedy."""
 
 
 class Epochs(keras.callbacks.Callback):
@@ -98,8 +92,6 @@ class Backup(keras.callbacks.Callback):
     """
 
     COUNTERS = ("wait", "best", "best_epoch")
-    #: Weights of the best epoch; current weights and optimizer.
-    PARTS = ("best", "now")
 
     def __init__(self, path: Path, name: str, rows: list[dict], every: float, others: list):
         super().__init__()
@@ -127,14 +119,7 @@ class Backup(keras.callbacks.Callback):
         """
         if not self.path.is_file():
             return 0
-        try:
-            with np.load(self.path, allow_pickle=False) as saved:
-                state = json.loads(saved["state"].tobytes())
-                best, now = ([saved[key] for key in sorted(saved.files) if key.startswith(part)] for part in self.PARTS)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainingStateError(
-                f"{self.path} is damaged ({error}). Move it to another folder to train again"
-            ) from error
+        state, (best, now) = states.read(self.path, "best", "now")
         if first and not np.isclose(first["score"], state["rows"][0]["score"], rtol=SCORE_TOLERANCE, atol=1e-6):
             warnings.warn(
                 f"{self.name} was trained with another score ({state['rows'][0]['score']:.4f} for the untrained model, "
@@ -146,7 +131,7 @@ class Backup(keras.callbacks.Callback):
         self.best, self.counters = best, state["counters"]
         self.finished, self.seconds = state["finished"], state["seconds"]
         self._restore_counters()
-        for variable, value in zip(self._variables(), now, strict=False):
+        for variable, value in zip(states.variables(self.model), now, strict=False):
             variable.assign(value)
         return self.rows[-1]["epoch"]
 
@@ -172,21 +157,9 @@ class Backup(keras.callbacks.Callback):
     def _save(self) -> None:
         counters = [{key: vars(callback).get(key) for key in self.COUNTERS} for callback in self.others]
         state = {"rows": self.rows, "counters": counters, "finished": self.finished, "seconds": self.seconds}
-        # One file, written atomically: weights and state are always of the same epoch.
-        content: dict[str, np.ndarray] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
-        now = [] if self.finished else [variable.numpy() for variable in self._variables()]
-        for kind, values in zip(self.PARTS, (self.others[0].best_weights, now), strict=True):
-            content |= {f"{kind}{number:05}": value for number, value in enumerate(values)}
-        try:
-            write_atomically(self.path, lambda file: np.savez(file, allow_pickle=False, **content))
-        except OSError as error:
-            raise TrainingStateError(
-                f"{self.path} cannot be written ({error}); the previous state is still there. Free some space, or "
-                "set LOOKALIKE_CACHE to another disk, and repeat the call to resume"
-            ) from error
-
-    def _variables(self) -> list:
-        return [*self.model.weights, *self.model.optimizer.variables]
+        # Weights and optimizer, besides the weights of the best epoch.
+        now = [] if self.finished else [variable.numpy() for variable in states.variables(self.model)]
+        states.write(self.path, state, best=self.others[0].best_weights, now=now)
 
 
 class Report(keras.callbacks.Callback):

@@ -1,16 +1,14 @@
 """Trials of a search for hyper-parameters: one training each, which resumes after its last complete epoch."""
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.files import write_atomically
+from helpers.networks import states
 
 if TYPE_CHECKING:
     import keras
@@ -22,10 +20,6 @@ Score = Callable[["keras.Model", Data], float]
 
 class InvalidScore(ValueError):
     """A score is not a finite number; the message names the trial and its hyper-parameters."""
-
-
-class TrialStateError(OSError):
-    """The file of a trial is damaged; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +73,7 @@ class Trial:
     def load(cls, trials: Trials, number: int) -> "Trial":
         """The trial with the epochs in its file; without a file, a new trial."""
         trial = cls(trials, number)
-        if trial.path.is_file():
-            state, _ = trial._read()
-            trial.scores, trial.seconds, trial.closed = state["scores"], state["seconds"], state["closed"]
-        return trial
+        return replace(trial, **states.read(trial.path)[0]) if trial.path.is_file() else trial
 
     @property
     def path(self) -> Path:
@@ -120,7 +111,7 @@ class Trial:
             )
         self.scores.append(score)
         self.seconds.append(perf_counter() - start)
-        self._write([variable.numpy() for variable in _variables(model)])
+        self._write([variable.numpy() for variable in states.variables(model)])
 
     def close(self) -> None:
         """End the trial: delete its weights, which are several megabytes. Its scores stay in the file."""
@@ -137,26 +128,13 @@ class Trial:
         model = build(trials, self.number)
         model.optimizer.build(model.trainable_variables)
         if self.scores:
-            for variable, value in zip(_variables(model), self._read()[1], strict=True):
+            _, (values,) = states.read(self.path, "value")
+            for variable, value in zip(states.variables(model), values, strict=True):
                 variable.assign(value)
         return model
 
-    def _read(self) -> tuple[dict, list[np.ndarray]]:
-        try:
-            with np.load(self.path, allow_pickle=False) as saved:
-                state = json.loads(saved["state"].tobytes())
-                return state, [saved[key] for key in sorted(saved.files) if key != "state"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise TrialStateError(
-                f"{self.path} is damaged ({error}). Move it to another folder to train this trial again"
-            ) from error
-
     def _write(self, values: list[np.ndarray]) -> None:
-        # One file, written atomically: scores and weights are always of the same epoch.
-        state = json.dumps({"scores": self.scores, "seconds": self.seconds, "closed": self.closed}).encode()
-        content = {f"value{number:05}": value for number, value in enumerate(values)}
-        content["state"] = np.frombuffer(state, np.uint8)
-        write_atomically(self.path, lambda file: np.savez(file, allow_pickle=False, **content))
+        states.write(self.path, {"scores": self.scores, "seconds": self.seconds, "closed": self.closed}, value=values)
 
 
 def build(trials: Trials, number: int) -> "keras.Model":
@@ -170,7 +148,3 @@ def build(trials: Trials, number: int) -> "keras.Model":
             f"build must return a compiled keras.Model, got {found}: call model.compile(optimizer=…, loss=…)"
         )
     return model
-
-
-def _variables(model: "keras.Model") -> list:
-    return [*model.weights, *model.optimizer.variables]

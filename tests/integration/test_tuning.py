@@ -27,7 +27,8 @@ from helpers.files import write_text
 from helpers.images.imageset import ImageSet
 from helpers.lessons import tuning_study
 from helpers.networks import tuning
-from helpers.networks.trials import InvalidScore, Trial, Trials, TrialStateError
+from helpers.networks.states import TrainingStateError
+from helpers.networks.trials import InvalidScore, Trial, Trials
 from helpers.networks.tuning import SearchResult, TrialFailed, draw, expected_best, search
 from helpers.search.index import open_index
 from helpers.vectors import l2_normalize
@@ -295,9 +296,7 @@ def test_a_damaged_file_is_named(tmp_path):
     run = trials(tmp_path / "search", tmp_path / "log")
     trial = Trial.load(run, 0)
     trial.path.write_bytes(b"PK\3\4 damaged")
-    with pytest.raises(
-        TrialStateError, match=r"trial-0000\.npz is damaged .* Move it to another folder to train this trial again"
-    ):
+    with pytest.raises(TrainingStateError, match=r"trial-0000\.npz is damaged .* Move it to another folder"):
         Trial.load(run, 0)
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from helpers.images.augmentation import Augmentation
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage
-from helpers.networks import callbacks, examples, fingerprints, training
+from helpers.networks import callbacks, examples, fingerprints, states, training
 from helpers.networks.losses import SupConLoss, TripletLoss
 from helpers.networks.samplers import PKSampler
 
@@ -278,7 +278,7 @@ def test_a_damaged_state_is_reported(cache):
         path.write_bytes(damaged)
         model = ready()
         before = model.get_weights()
-        with pytest.raises(callbacks.TrainingStateError, match=r"t-\w+\.npz is damaged.*Move it to another folder"):
+        with pytest.raises(states.TrainingStateError, match=r"t-\w+\.npz is damaged.*Move it to another folder"):
             fit(model, epochs=1)
         assert same(model.get_weights(), before, 0)
     path.unlink()
@@ -290,7 +290,7 @@ def test_a_state_that_cannot_be_written_is_reported(cache, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(callbacks.TrainingStateError, match="cannot be written.*LOOKALIKE_CACHE"):
+    with pytest.raises(states.TrainingStateError, match="cannot be written.*LOOKALIKE_CACHE"):
         fit(ready(), epochs=1)
 
 
