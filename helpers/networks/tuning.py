@@ -14,7 +14,6 @@ Source: L. Li et al., A system for massively parallel hyperparameter tuning, 202
 
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -252,7 +251,10 @@ def _check(train, validation, epochs, grace_period, reduction_factor, batch_size
 
 def _settings(run: Trials, halving: tuple[int, int] | None) -> dict:
     """Everything that determines the result, as plain JSON."""
-    first = _guarded(run, 0)
+    try:
+        first = build(run, 0)
+    except Exception as error:
+        raise TrialFailed(f"{run.describe(0)}: {type(error).__name__}: {error}") from error
     settings = {
         "hyper-parameters": run.parameters, "epochs": run.epochs, "batch size": run.batch_size, "seed": run.seed,
         "grace period and reduction factor": halving, "training data": _hash(run.train),
@@ -260,13 +262,6 @@ def _settings(run: Trials, halving: tuple[int, int] | None) -> dict:
         "score": getattr(run.score, "__qualname__", type(run.score).__qualname__), "version": VERSION,
     }  # fmt: skip
     return json.loads(json.dumps(settings))
-
-
-def _guarded(run: Trials, number: int) -> "keras.Model":
-    try:
-        return build(run, number)
-    except Exception as error:
-        raise TrialFailed(f"{run.describe(number)}: {type(error).__name__}: {error}") from error
 
 
 def _hash(data: Data) -> str:
@@ -315,24 +310,26 @@ def _run(run: Trials, halving: tuple[int, int] | None, workers: int) -> None:
     scheduler = None
     if halving is not None:
         scheduler = ASHAScheduler(max_t=run.epochs, grace_period=halving[0], reduction_factor=halving[1])
-    completed, scratch = Completed(), tempfile.mkdtemp(prefix="tune-")
-    try:
-        # Even with verbose=0, Tune prints its settings and each error.
-        with cluster(workers), silent("ray.tune"), redirect_stdout(io.StringIO()):
-            results = tune.Tuner(
-                tune.with_parameters(TrialActor, trials=run),
-                param_space={"number": tune.grid_search(list(range(len(run.parameters))))},
-                tune_config=tune.TuneConfig(
-                    metric="score", mode="max", scheduler=scheduler, reuse_actors=True, max_concurrent_trials=workers
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, callbacks=[completed],
-                    failure_config=tune.FailureConfig(fail_fast=True),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            ).fit()  # fmt: skip
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    completed = Completed()
+    # Even with verbose=0, Tune prints its settings and each error.
+    with (
+        tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch,
+        cluster(workers),
+        silent("ray.tune"),
+        redirect_stdout(io.StringIO()),
+    ):
+        results = tune.Tuner(
+            tune.with_parameters(TrialActor, trials=run),
+            param_space={"number": tune.grid_search(list(range(len(run.parameters))))},
+            tune_config=tune.TuneConfig(
+                metric="score", mode="max", scheduler=scheduler, reuse_actors=True, max_concurrent_trials=workers
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch, verbose=0, callbacks=[completed],
+                failure_config=tune.FailureConfig(fail_fast=True),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()  # fmt: skip
     # In the order of the trials. A trial that failed in its first epoch has no configuration.
     for number in range(len(results)):
         error = results[number].error
