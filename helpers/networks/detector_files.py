@@ -15,7 +15,7 @@ import numpy as np
 
 from helpers.files import content_hash
 from helpers.networks.compiled import openvino_package, reason
-from helpers.networks.onnx_files import OnnxFileError, axes_text, external_data, read_graph
+from helpers.networks.onnx_files import axes_text, external_data, read_graph
 from helpers.networks.ssd import sigmoid
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def read_detector(path: str | Path, classes: int, size: int | None = None) -> De
     DetectorFileError : the file is missing or damaged, or its inputs or outputs are not of an accepted form.
     """
     path = Path(path)
-    graph = _read(path)
+    if path.suffix.lower() not in (".onnx", ".xml"):
+        raise DetectorFileError(f"{path} must be an ONNX file (.onnx) or one of OpenVINO (.xml with its .bin)")
+    graph = read_graph(path, DetectorFileError)
     height, width, channels_first = _fix_input(path, graph, size)
     form = _find_form(path, _shapes(graph), classes)
     named = dict(zip(_shapes(graph), graph.outputs, strict=True))
@@ -102,22 +104,6 @@ def read_detector(path: str | Path, classes: int, size: int | None = None) -> De
         [named[name].get_node().input_value(0) for name in form.outputs], graph.get_parameters(), path.stem
     )
     return DetectorFile(part, form, height, width, channels_first, _digest(path))
-
-
-def _read(path: Path) -> "openvino.Model":
-    if path.suffix.lower() == ".onnx":
-        try:
-            return read_graph(path)
-        except OnnxFileError as error:
-            raise DetectorFileError(str(error)) from error
-    if path.suffix.lower() != ".xml":
-        raise DetectorFileError(f"{path} must be an ONNX file (.onnx) or one of OpenVINO (.xml with its .bin)")
-    if not path.is_file():
-        raise DetectorFileError(f"{path} is missing")
-    try:
-        return openvino_package().Core().read_model(path)
-    except RuntimeError as error:  # OpenVINO's
-        raise DetectorFileError(f"{path} is damaged, or a part of it is missing: {reason(error)}") from error
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from helpers.networks import boxes
 from helpers.networks.compiled import openvino_package
 from helpers.networks.detector_files import DetectorFileError, read_labels
 from helpers.networks.detectors import Detections
-from helpers.networks.onnx_files import OnnxFileError, axes_text, read_graph
+from helpers.networks.onnx_files import axes_text, read_graph
 
 OUTPUTS = ("boxes", "labels", "scores", "masks")
 #: From this probability, a pixel belongs to the object.
@@ -42,10 +42,7 @@ class MaskNetwork:
 
     def __init__(self, path: str | Path, labels: str | Path):
         self.name, self.class_names = Path(path).name, read_labels(labels)
-        try:
-            graph = read_graph(Path(path))
-        except OnnxFileError as error:
-            raise DetectorFileError(str(error)) from error
+        graph = read_graph(Path(path), DetectorFileError)
         found = {name for one in graph.outputs for name in one.names}
         if missing := [name for name in OUTPUTS if name not in found]:
             raise DetectorFileError(

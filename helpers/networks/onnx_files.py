@@ -111,22 +111,22 @@ def image_network(
     return CompiledNetwork(steps.build(), single=single)
 
 
-def read_graph(path: Path) -> "openvino.Model":
-    """Read an ONNX file. Raises `OnnxFileError` if it is missing or damaged."""
+def read_graph(path: Path, error: type[ValueError] = OnnxFileError) -> "openvino.Model":
+    """Read an ONNX file, or one in OpenVINO's own format (.xml). Raises ``error`` if it is missing or damaged."""
     if not path.is_file():
-        raise OnnxFileError(f"{path} is missing")
+        raise error(f"{path} is missing")
     with path.open("rb") as file:
         head = file.read(len(_LFS))
     if head == _LFS:
-        raise OnnxFileError(f"{path} is only a pointer of Git LFS: run `git lfs pull` in its folder")
+        raise error(f"{path} is only a pointer of Git LFS: run `git lfs pull` in its folder")
     # OpenVINO would try its other formats, too, and print their errors.
-    if head[:1] != _FIRST_FIELD:
-        raise OnnxFileError(f"{path} is not an ONNX file")
+    if head[:1] != _FIRST_FIELD and path.suffix.lower() != ".xml":
+        raise error(f"{path} is not an ONNX file")
     try:
         return openvino_package().Core().read_model(path)
-    except RuntimeError as error:  # OpenVINO's
-        why = "it is not complete" if "Unable to read the model" in str(error) else reason(error)
-        raise OnnxFileError(f"{path} is damaged, or a part of it is missing: {why}") from error
+    except RuntimeError as cause:  # OpenVINO's
+        why = "it is not complete" if "Unable to read the model" in str(cause) else reason(cause)
+        raise error(f"{path} is damaged, or a part of it is missing: {why}") from cause
 
 
 def external_data(path: Path) -> list[Path]:
