@@ -47,10 +47,6 @@ class LinearMap(NamedTuple):
         mapped = self.centered(vectors) @ self.kernel
         return l2_normalize(mapped) if normalize else mapped
 
-    def first(self, out: int) -> "LinearMap":
-        """The map to its first ``out`` dimensions."""
-        return LinearMap(self.mean, self.kernel[:, :out])
-
     def learned(self, head: "keras.Model") -> "LinearMap":
         """The map with the kernel of a trained `head`."""
         return LinearMap(self.mean, head.get_layer("embedding").get_weights()[0])
