@@ -4,6 +4,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -51,13 +52,7 @@ def record(comparison: Comparison, facts: Mapping[str, Any]) -> dict[str, Any]:
             {"first": first, "second": second, **one._asdict()}
             for (first, second), one in comparison.differences.items()
         ],
-        "recommendation": {
-            "method": recommended.method,
-            "best": recommended.best,
-            "tied": list(recommended.tied),
-            "worse": list(recommended.worse),
-            "text": recommended.text,
-        },
+        "recommendation": {name: getattr(recommended, name) for name in ("method", "best", "tied", "worse", "text")},
         "disagreements": _disagreements(comparison),
         "top1_by_change": comparison.recall_by_change(),
         "versions": versions(),
@@ -82,8 +77,7 @@ def _method(comparison: Comparison, name: str, one: MethodResult) -> dict[str, A
     metrics = {
         metric: {
             "value": one.scores.mean(metric),
-            "low": one.intervals[metric].low,
-            "high": one.intervals[metric].high,
+            **one.intervals[metric]._asdict(),
             "chance": one.scores.mean_chance(metric),
             "ceiling": one.scores.mean_ceiling(metric),
         }
@@ -92,9 +86,7 @@ def _method(comparison: Comparison, name: str, one: MethodResult) -> dict[str, A
     best = comparison.recommendation.best
     return {
         "name": name,
-        "extractor": one.method.extractor,
-        "backend": one.method.backend,
-        "reranker": one.method.reranker,
+        **asdict(one.method),
         "dim": one.dim,
         "metrics": metrics,
         "minus_best": None if name == best else comparison.differences[name, best]._asdict(),
@@ -134,7 +126,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return None if isinstance(value, float) and not math.isfinite(value) else value
