@@ -4,9 +4,11 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 from helpers.lessons.index_measurement import (
@@ -25,6 +27,10 @@ from helpers.search.ranking import Ranking
 HELD_OUT = 500
 #: Standard errors between a measured recall and the lower bound of the true one, with a confidence of 95 %.
 CONFIDENCE = 1.645
+_COLUMNS = [
+    "spec", "over", "recall", "milliseconds", "milliseconds95", "per_second", "megabytes", "build_seconds",
+    "megabytes_estimated", "missed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,80 +75,40 @@ class Requirements:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}; omit it for no limit")
 
-    def missed(self, measured: Measurement) -> tuple[str, ...]:
-        """The requirements that are not met, in words; recall must be met with a confidence of 95 %."""
-        missed = []
-        if not meets(measured.recall, measured.recall_error, self.recall):
-            missed.append(
-                f"recall@{measured.k} {measured.recall:.3f} ± {CONFIDENCE * measured.recall_error:.3f}, "
-                f"required {self.recall:g}"
-            )
-        if self.milliseconds is not None and measured.milliseconds > self.milliseconds:
-            missed.append(f"{measured.milliseconds:.3g} ms per query, required {self.milliseconds:g}")
-        if self.megabytes is not None and measured.megabytes > self.megabytes:
-            missed.append(f"{measured.megabytes:.4g} MB, required {self.megabytes:g}")
-        return tuple(missed)
+    def missed(self, measured: Measurement) -> dict[str, float]:
+        """The requirements that are not met, in words → the logarithm of the measured value over the required one.
 
-    def distance(self, measured: Measurement) -> float:
-        """0 if all are met; otherwise the sum of the logarithms of time, memory and errors over the required ones."""
+        Recall must be met with a confidence of 95 %; its logarithm is that of the missed results.
+        """
         # One missed result in all is the smallest measurable error.
-        least = 1 / (measured.queries * measured.k)
-        bound = measured.recall - CONFIDENCE * measured.recall_error
-        parts: list[tuple[float, float | None]] = [(max(1 - bound, least), max(1 - self.recall, least))]
-        parts += [(measured.milliseconds, self.milliseconds), (measured.megabytes, self.megabytes)]
-        return sum(max(0.0, log(value / limit)) for value, limit in parts if limit is not None)
+        least, margin = 1 / (measured.queries * measured.k), CONFIDENCE * measured.recall_error
+        missed: dict[str, float] = {}
+        if not meets(measured.recall, measured.recall_error, self.recall):
+            text = f"recall@{measured.k} {measured.recall:.3f} ± {margin:.3f}, required {self.recall:g}"
+            missed[text] = log(max(1 - measured.recall + margin, least) / max(1 - self.recall, least))
+        if self.milliseconds is not None and measured.milliseconds > self.milliseconds:
+            text = f"{measured.milliseconds:.3g} ms per query, required {self.milliseconds:g}"
+            missed[text] = log(measured.milliseconds / self.milliseconds)
+        if self.megabytes is not None and measured.megabytes > self.megabytes:
+            text = f"{measured.megabytes:.4g} MB, required {self.megabytes:g}"
+            missed[text] = log(measured.megabytes / self.megabytes)
+        return missed
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The outcome of one candidate.
-
-    missed : requirements that it does not meet, in words.
-    megabytes : estimated; None without a limit. measured, build_seconds : None if it was too large to be built.
-    """
-
-    spec: str
-    missed: tuple[str, ...]
-    megabytes: float | None
-    measured: Measurement | None = None
-    build_seconds: float | None = None
-
-    def __str__(self) -> str:
-        if (measured := self.measured) is None:
-            return self.spec
-        return (
-            f"{self.spec} with recall@{measured.k} {measured.recall:.3f}, {measured.milliseconds:.3g} ms per query, "
-            f"{measured.megabytes:.4g} MB"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
+class Choice(NamedTuple):
     """The chosen index, and the reason.
 
     Attributes
     ----------
     satisfied : whether it meets all requirements; otherwise it is the closest one.
-    why : the reason, in words. trial : of the chosen index. trials : of all candidates.
+    why : the reason, in words. spec : of the chosen index.
+    table : one row per candidate; ``over`` is "estimate" and the measured numbers are NaN if it was not built.
     """
 
     satisfied: bool
     why: str
-    trial: Trial
-    trials: tuple[Trial, ...]
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per candidate; ``over`` is "estimate" and the measured numbers are NaN if it was not built."""
-        columns = ("recall", "milliseconds", "milliseconds95", "per_second", "megabytes")
-        rows = []
-        for trial in self.trials:
-            numbers = {name: getattr(trial.measured, name) if trial.measured else np.nan for name in columns}
-            row = {"spec": trial.spec, "over": "all" if trial.measured else "estimate", **numbers}
-            estimate = np.nan if trial.megabytes is None else trial.megabytes
-            more = {"build_seconds": trial.build_seconds, "megabytes_estimated": estimate}
-            rows.append(row | more | {"missed": "; ".join(trial.missed)})
-        return pd.DataFrame(rows)
+    spec: str
+    table: pd.DataFrame
 
 
 def meets(recall: float, error: float, required: float) -> bool:
@@ -183,23 +149,25 @@ def tune(
     if vectors.ndim != 2:
         raise ValueError(f"vectors must have shape (n, dim), got {vectors.shape}")
     if queries is None:
-        vectors, queries = _hold_out(vectors, k, np.random.default_rng(seed))
-    sizes: list[float | None] = [None] * len(candidates)
-    if megabytes is not None:
-        sizes = [estimated_bytes(candidate.spec, *vectors.shape) / 1e6 for candidate in candidates]
+        held_out = min(HELD_OUT, -(-len(vectors) // 10))
+        vectors, queries = train_test_split(vectors, test_size=held_out, random_state=seed)
+    limit = np.inf if megabytes is None else megabytes
+    sizes = [np.nan if megabytes is None else estimated_bytes(one.spec, *vectors.shape) / 1e6 for one in candidates]
     truth = exact_truth(vectors, queries, k, metric)
-    trials = []
+    rows = []
     bar = tqdm(candidates, desc=f"{len(vectors):,} vectors", unit="index", disable=None if progress else True)
     for candidate, size in zip(bar, sizes, strict=True):
         bar.set_postfix_str(candidate.spec)
-        if size is not None and megabytes is not None and size > megabytes:
-            missed = (f"about {size:.4g} MB by estimate, required {megabytes:g}",)
-            trials.append(Trial(open_index(candidate.spec).spec, missed, size))
-            continue
-        index, seconds = build(candidate.spec, vectors)
-        measured = measure_least(index, candidate.efforts, queries, truth, recall, k)
-        trials.append(Trial(index.spec, requirements.missed(measured), size, measured, seconds))
-    return choose(trials, requirements)
+        row = {"spec": open_index(candidate.spec).spec, "over": "estimate", "megabytes_estimated": size}
+        if size > limit:
+            missed = {f"about {size:.4g} MB by estimate, required {megabytes:g}": size}
+        else:
+            index, seconds = build(candidate.spec, vectors)
+            measured = measure_least(index, candidate.efforts, queries, truth, recall, k)
+            missed = requirements.missed(measured)
+            row |= measured.row() | {"over": "all", "build_seconds": seconds}
+        rows.append(row | {"missed": "; ".join(missed), "distance": sum(missed.values())})
+    return choose(pd.DataFrame(rows))
 
 
 def _common_metric(candidates: Sequence[Candidate]) -> str:
@@ -213,16 +181,6 @@ def _common_metric(candidates: Sequence[Candidate]) -> str:
     if len(set(metrics.values())) > 1:
         raise ValueError(f"the candidates must have one metric, got {metrics}")
     return metrics[candidates[0].spec]
-
-
-def _hold_out(vectors: np.ndarray, k: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors without the queries, and the queries."""
-    count = min(HELD_OUT, len(vectors) // 10)
-    if count < 1 or len(vectors) - count < k:
-        raise ValueError(f"{len(vectors)} vectors are too few to hold out queries and find {k} results: give queries")
-    out = np.zeros(len(vectors), bool)
-    out[random.choice(len(vectors), count, replace=False)] = True
-    return vectors[~out], vectors[out]
 
 
 def measure_least(
@@ -241,27 +199,23 @@ def measure_least(
     return measure(index.tune(**efforts[number]), queries, truth, k)
 
 
-def choose(trials: Sequence[Trial], requirements: Requirements) -> Choice:
-    """The fastest trial that meets all requirements; if none does, the closest by `Requirements.distance`.
+def choose(table: pd.DataFrame) -> Choice:
+    """The fastest candidate that meets all requirements; if none does, the one with the smallest distance.
 
-    Among trials that miss some, measured ones precede those that were too large to be built.
+    Among candidates that miss some, measured ones precede those that were too large to be built.
+
+    table : the columns of `Choice.table`, ``k``, and ``distance``, the sum of `Requirements.missed`.
     """
-
-    def time_and_size(trial: Trial) -> tuple[float, int, str]:
-        measured = trial.measured
-        return (measured.milliseconds, measured.bytes, trial.spec) if measured else (np.inf, 0, trial.spec)
-
-    def closeness(trial: Trial) -> tuple[bool, float, str]:
-        distance = requirements.distance(trial.measured) if trial.measured else trial.megabytes or 0
-        return trial.measured is None, distance, trial.spec
-
-    passed = sorted((trial for trial in trials if not trial.missed), key=time_and_size)
-    if passed:
-        why = f"{passed[0]}: the fastest of {len(passed)} out of {len(trials)} that meet all requirements"
-        if len(passed) > 1:
-            why += f"; next {passed[1]}"
-        return Choice(True, why, passed[0], tuple(trials))
-    best = min(trials, key=closeness)
-    why = f"none of {len(trials)} meets all requirements; {best.spec} comes closest and misses: "
-    note = "" if best.measured else " (so it was not built)"
-    return Choice(False, why + "; ".join(best.missed) + note, best, tuple(trials))
+    shown, passed = table.reindex(columns=_COLUMNS), table[table["missed"] == ""]
+    if len(passed):
+        passed = passed.sort_values(["milliseconds", "megabytes", "spec"])
+        texts = [
+            f"{row.spec} with recall@{row.k:.0f} {row.recall:.3f}, {row.milliseconds:.3g} ms per query, "
+            f"{row.megabytes:.4g} MB"
+            for row in passed.head(2).itertuples()
+        ]
+        why = f"{texts[0]}: the fastest of {len(passed)} out of {len(table)} that meet all requirements"
+        return Choice(True, "; next ".join([why, *texts[1:]]), passed["spec"].iloc[0], shown)
+    best = table.sort_values(["over", "distance", "spec"]).iloc[0]
+    why = f"none of {len(table)} meets all requirements; {best['spec']} comes closest and misses: {best['missed']}"
+    return Choice(False, why + " (so it was not built)" * (best["over"] == "estimate"), best["spec"], shown)
