@@ -1,30 +1,32 @@
 """Trains the networks of `helpers.networks.cifar_networks` on CIFAR-10, and measures their embeddings.
 
-    python -m helpers.lessons.cifar_training --images cifar10-mini.tar --output figures/17_networks_full.csv
+    python -m helpers.lessons.cifar_training --output figures/17_networks_full.csv
 
 The table has one row per network and seed. A row is written when its training ends, and a repeated call trains only
-the rows that are missing. The module needs Keras with any backend (variable ``KERAS_BACKEND``), NumPy and Pillow. The
-default images, those of `helpers.images.cifar10`, need the other packages of this project as well.
+the rows that are missing. Keras may have any backend (variable ``KERAS_BACKEND``).
 
 All networks have the same schedule: AdamW, cosine decay with warm-up, horizontal flips and shifts. Nothing is selected
 on the test images: the number of epochs is fixed, and the weights of the last epoch are measured.
 """
 
 import argparse
-import csv
-import io
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from helpers.evaluation.metrics import average_precision
 from helpers.files import write_text
+from helpers.images import cifar10, reading
+from helpers.images.imageset import ImageSet
 from helpers.networks import cifar_networks
 from helpers.networks.cifar_networks import NETWORKS, SIZE
+from helpers.search.index import open_index
 
 if TYPE_CHECKING:
     import keras
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 MAP_K = 100
 #: Random shifts in training, in pixels.
 SHIFT = 4
-
-#: The settings that identify a row.
-KEY = ("network", "seed", "epochs", "batch_size", "rate", "weight_decay", "train_images")
 
 
 @dataclass(frozen=True)
@@ -81,25 +80,16 @@ class Measured(NamedTuple):
     ceiling: float
 
 
-def read_pixels(path: Path | None = None) -> Pixels:
-    """CIFAR-10's training and test images.
+def read_pixels(images: ImageSet) -> np.ndarray:
+    """uint8 (n, 32, 32, 3): the pixels of images, which are resized."""
+    return np.stack([reading.resize(reading.read_image(path), SIZE) for path in images.paths])
 
-    path : a tar archive or a folder of files ``…/{train,test}/<class>/<number>.<jpg or png>``, in any number; None
-        loads the project's data set. Images of other sizes are resized.
-    """
-    pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
-    names: dict[str, list[str]] = {"train": [], "test": []}
-    for key, content in _files(path):
-        *_, split, class_name, name = ("", "", *PurePosixPath(key).parts)
-        if split in pixels and name.lower().endswith((".png", ".jpg")):
-            pixels[split].append(_decoded(content))
-            names[split].append(class_name)
-    if not all(names.values()):
-        counts = {split: len(images) for split, images in pixels.items()}
-        raise ValueError(f"{path or 'CIFAR-10'}: no images at {{train,test}}/<class>/; found {counts}")
-    known = sorted({*names["train"], *names["test"]})
-    labels = {split: np.array([known.index(name) for name in own], np.int64) for split, own in names.items()}
-    return Pixels(np.stack(pixels["train"]), labels["train"], np.stack(pixels["test"]), labels["test"])
+
+def cifar10_pixels() -> Pixels:
+    """CIFAR-10's training and test images."""
+    images = cifar10.load()
+    pixels, is_test = read_pixels(images), np.array([key.startswith("test/") for key in images.keys])
+    return Pixels(pixels[~is_test], images.labels[~is_test], pixels[is_test], images.labels[is_test])
 
 
 def train(model: "keras.Model", pixels: Pixels, recipe: Recipe, seed: int = 0, verbose: int = 0) -> list[float]:
@@ -169,31 +159,13 @@ def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def measure(model: "keras.Model", pixels: Pixels, batch_size: int = 256) -> Measured:
     """Classify the test images, and search the training images for them by the cosine of their embeddings."""
     vectors = cifar_networks.embedder(model)
-    found = [_predict(vectors, images, batch_size) for images in (pixels.train, pixels.test)]
-    gallery, queries = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in found)
-    relevant = rank_relevance(queries, gallery, pixels.test_labels, pixels.train_labels)
+    gallery, queries = (_predict(vectors, images, batch_size) for images in (pixels.train, pixels.test))
+    found = open_index("exact:cosine").add(gallery).search(queries, min(MAP_K, len(gallery)))
+    relevant = pixels.train_labels[found.ids] == pixels.test_labels[:, None]
     counts = np.bincount(pixels.train_labels, minlength=pixels.classes)[pixels.test_labels]
-    ap = average_precision_at(relevant, counts)
+    ap = np.array([average_precision(hits, count) for hits, count in zip(relevant, counts, strict=True)])
     right = _predict(model, pixels.test, batch_size).argmax(axis=1) == pixels.test_labels
     return Measured(right, relevant[:, 0], ap, float((np.minimum(counts, MAP_K) / counts).mean()))
-
-
-def rank_relevance(queries: np.ndarray, gallery: np.ndarray, wanted: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """bool (q, min(n, 100)): whether each result has the query's class, best first; ties by row number.
-
-    queries, gallery : normalized float (q, d) and (n, d). wanted, classes : their classes.
-    """
-    order = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :MAP_K]
-    return classes[order] == wanted[:, None]
-
-
-def average_precision_at(relevant: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """float64 (q,): trec_eval's ``map_cut``, the sum of the precisions at the hits over all relevant images.
-
-    relevant : bool (q, k). counts : int (q,), the relevant images in the gallery, at least 1.
-    """
-    precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
-    return (precision * relevant).sum(axis=1) / counts
 
 
 def train_and_measure(name: str, pixels: Pixels, recipe: Recipe, seed: int, verbose: int = 0) -> dict:
@@ -212,11 +184,9 @@ def train_and_measure(name: str, pixels: Pixels, recipe: Recipe, seed: int, verb
     if not np.isfinite(losses[-1]):
         raise ArithmeticError(f"{name}, seed {seed}: the loss is {losses[-1]}; lower the learning rate {recipe.rate:g}")
     measured = measure(model, pixels)
-    row = {
-        "network": name, "seed": seed, "epochs": recipe.epochs, "batch_size": recipe.batch_size, "rate": recipe.rate,
-        "weight_decay": recipe.weight_decay, "train_images": len(pixels.train), "test_images": len(pixels.test),
-        "parameters": model.count_params(), "dim": model.get_layer(cifar_networks.EMBEDDING).output.shape[-1],
-        "loss": losses[-1],
+    row = _settings(name, seed, recipe, pixels) | {
+        "test_images": len(pixels.test), "parameters": model.count_params(),
+        "dim": model.get_layer(cifar_networks.EMBEDDING).output.shape[-1], "loss": losses[-1],
     }  # fmt: skip
     for column, values in (
         ("test accuracy", measured.right), ("top-1", measured.first), (f"MAP@{MAP_K}", measured.ap)
@@ -232,68 +202,34 @@ def complete(path: Path, names: Sequence[str], seeds: int, recipe: Recipe, pixel
 
     names : networks of `NETWORKS`. seeds : seeds 0, 1, … of each.
     """
-    for name in names:
-        if name not in NETWORKS:
-            raise ValueError(f"no network is called {name!r}; available: {', '.join(NETWORKS)}")
-    rows = _read(path)
-    done = {tuple(row[column] for column in KEY) for row in rows}
-    added = 0
-    for seed in range(seeds):
-        for name in names:
-            settings = (recipe.epochs, recipe.batch_size, recipe.rate, recipe.weight_decay)
-            if tuple(map(_text, (name, seed, *settings, len(pixels.train)))) in done:
-                continue
-            row = {column: _text(value) for column, value in
-                   train_and_measure(name, pixels, recipe, seed, verbose).items()}  # fmt: skip
-            rows.append(row)
-            _write(path, rows)
-            added += 1
-            print(f"{name}, seed {seed}: test accuracy {row['test accuracy']}, {row['seconds']} s", flush=True)
-    return added
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    before = len(rows)
+    for seed, name in product(range(seeds), names):
+        settings = _settings(name, seed, recipe, pixels)
+        if any(settings.items() <= row.items() for row in rows):
+            continue
+        rows.append(row := train_and_measure(name, pixels, recipe, seed, verbose))
+        write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        print(f"{name}, seed {seed}: test accuracy {row['test accuracy']:.6g}, {row['seconds']:.6g} s", flush=True)
+    return len(rows) - before
+
+
+def _settings(name: str, seed: int, recipe: Recipe, pixels: Pixels) -> dict:
+    """The columns that identify a row."""
+    return {"network": name, "seed": seed, **asdict(recipe), "train_images": len(pixels.train)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the table; rows that it has are not trained again")
-    parser.add_argument(
-        "--images", type=Path, help="tar archive or folder of CIFAR-10; default: the project's data set"
-    )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NAME")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seeds", type=int, default=3, help="number of trainings of each network")
     parser.add_argument("--verbose", type=int, default=0, help="2 prints a line for each epoch")
     given = parser.parse_args(arguments)
-    added = complete(
-        given.output, given.networks, given.seeds, Recipe(given.epochs), read_pixels(given.images), given.verbose
-    )
+    pixels, recipe = cifar10_pixels(), Recipe(given.epochs)
+    added = complete(given.output, given.networks, given.seeds, recipe, pixels, given.verbose)
     print(f"{added} new rows in {given.output}")
-
-
-def _files(path: Path | None) -> Iterator[tuple[str, bytes]]:
-    """Path and content of each file in an archive or a folder, sorted by path; None is the project's data set."""
-    if path is None:
-        # The packages of the project are needed only here.
-        from helpers.images import cifar10
-
-        images = cifar10.load()
-        yield from ((key, file.read_bytes()) for key, file in zip(images.keys, images.paths, strict=True))
-    elif path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.is_file())
-        yield from ((file.relative_to(path).as_posix(), file.read_bytes()) for file in files)
-    else:
-        with tarfile.open(path) as archive:
-            for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                if content := archive.extractfile(member) if member.isfile() else None:
-                    yield member.name, content.read()
-
-
-def _decoded(content: bytes) -> np.ndarray:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    if image.size != (SIZE, SIZE):
-        image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def _predict(model: "keras.Model", images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -305,25 +241,6 @@ def _predict(model: "keras.Model", images: np.ndarray, batch_size: int) -> np.nd
         for start in range(0, len(images), batch_size)
     ]
     return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
-
-
-def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":

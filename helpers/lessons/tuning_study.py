@@ -17,8 +17,9 @@ import pandas as pd
 
 from helpers import extras, paths
 from helpers.evaluation.intervals import wilson_interval
-from helpers.images import cifar10, reading
+from helpers.images import cifar10
 from helpers.images.imageset import ImageSet
+from helpers.lessons.cifar_training import read_pixels
 from helpers.networks import cifar_networks, tuning
 from helpers.networks.ray_cluster import cluster
 from helpers.networks.trials import Data
@@ -84,9 +85,7 @@ def divide(images: ImageSet, train: int, validation: int, seed: int = 0) -> tupl
 
 
 def _data(images: ImageSet, rows: np.ndarray) -> Data:
-    size = cifar_networks.SIZE
-    pixels = np.stack([reading.resize(reading.read_image(images.paths[row]), size) for row in rows])
-    return pixels.astype(np.float32) / 255, images.labels[rows]
+    return read_pixels(images.subset(rows)).astype(np.float32) / 255, images.labels[rows]
 
 
 def compare(network: str, seed: int, folder: Path, progress: bool = True) -> dict[str, SearchResult]:
