@@ -48,10 +48,8 @@ def stage_vectors(
         stores = {
             key: opened.enter_context(VectorStore(each.fingerprint, each.dim)) for key, each in extractors.items()
         }
-        map_store = opened.enter_context(_map_store(network)) if keep_last else None
-        known = set.intersection(*(store.known(hashes) for store in stores.values()))
-        if map_store is not None:
-            known &= map_store.known(hashes)
+        map_stores = [opened.enter_context(_MapStore(network))] if keep_last else []
+        known = set.intersection(*(store.known(hashes) for store in [*stores.values(), *map_stores]))
         missing = {h: path for h, path in zip(hashes, images.paths, strict=True) if h not in known}
         if missing:
             side = next(iter(extractors.values())).size
@@ -63,10 +61,11 @@ def stage_vectors(
                 disable=None if progress else True,
             ) as bar:  # fmt: skip
                 for rows, maps in computes.stream(batches):
+                    keys = [contents[row] for row in rows]
                     for (stage, pooling), store in stores.items():
-                        store.put([contents[row] for row in rows], l2_normalize(POOLINGS[pooling](maps[stage - 1])))
-                    if map_store is not None:
-                        map_store.put([contents[row] for row in rows], maps[-1])
+                        store.put(keys, l2_normalize(POOLINGS[pooling](maps[stage - 1])))
+                    for map_store in map_stores:
+                        map_store.put(keys, maps[-1])
                     bar.update(len(rows))
         return {key: store.get(hashes) for key, store in stores.items()}
 
@@ -76,11 +75,13 @@ _SHAPE = struct.Struct("<3I")
 
 
 class _MapStore(BlobStore):
-    """Feature maps of one layer on disk, in float16, with the content hashes of the images as keys."""
+    """Feature maps of a network's last stage on disk, in float16, with the content hashes of the images as keys."""
 
     _content = "maps"
 
-    def __init__(self, fingerprint: str):
+    def __init__(self, network: str):
+        # The fingerprint depends on weights, layer, size and resize rule. Any pooling would do.
+        fingerprint = NetworkExtractor(network, pooling="average").fingerprint
         super().__init__(paths.cache_dir() / "maps" / f"{fingerprint}.sqlite")
 
     def put(self, images: Sequence[bytes], maps: np.ndarray) -> None:
@@ -92,41 +93,23 @@ class _MapStore(BlobStore):
 
     def get(self, images: Sequence[bytes]) -> np.ndarray:
         """float32 (n, h, w, channels) of stored images, at least one, in the given order."""
-        rows: dict[bytes, list[int]] = {}
-        for row, image in enumerate(images):
-            rows.setdefault(image, []).append(row)
-        maps = np.empty(0, np.float32)
-        for image, blob in self._get(list(rows)):
-            one = np.frombuffer(blob, "<f2", offset=_SHAPE.size).reshape(_SHAPE.unpack_from(blob))
-            if not len(maps):
-                maps = np.empty((len(images), *one.shape), np.float32)
-            maps[rows.pop(image)] = one
-        if rows:
-            raise KeyError(f"{self.path} has no map of {len(rows)} images")
-        return maps
-
-
-def _map_store(network: str) -> _MapStore:
-    # The fingerprint depends on weights, layer, size and resize rule. Any pooling would do.
-    return _MapStore(NetworkExtractor(network, pooling="average").fingerprint)
+        maps = {
+            image: np.frombuffer(blob, "<f2", offset=_SHAPE.size).reshape(_SHAPE.unpack_from(blob))
+            for image, blob in self._get(images)
+        }
+        return np.stack([maps[image] for image in images], dtype=np.float32)
 
 
 def last_maps(images: ImageSet, network: str = "resnet50", progress: bool = True) -> np.ndarray:
     """float32 (n, h, w, channels): the last stage's map of each image, 401 kB each for ResNet50.
 
     The maps are cached on disk in float16. Missing ones are computed by `stage_vectors`, which raises the same errors.
-
-    Raises ValueError: the set is empty.
     """
-    if not len(images):
-        raise ValueError("the set has no images")
     hashes = content_hashes(images.paths)
-    with _map_store(network) as store:
+    with _MapStore(network) as store:
         known = store.known(hashes)
-    missing = [row for row, h in enumerate(hashes) if h not in known]
-    if missing:
-        stage_vectors(images.subset(missing), network, progress=progress, keep_last=True)
-    with _map_store(network) as store:
+        if missing := [row for row, h in enumerate(hashes) if h not in known]:
+            stage_vectors(images.subset(missing), network, progress=progress, keep_last=True)
         return store.get(hashes)
 
 
