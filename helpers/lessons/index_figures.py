@@ -104,16 +104,12 @@ def memory_plan(plans: pd.DataFrame, limits: Sequence[float]) -> Figure:
     plans : gigabytes, with the specs as index and the numbers of dimensions as columns.
     """
     figure, (panel,) = panel_row(1, 10, 0.55 * len(plans) + 1.6)
-    height = 0.8 / plans.shape[1]
-    for number, column in enumerate(plans):
-        places = np.arange(len(plans)) + (number - (plans.shape[1] - 1) / 2) * height
-        panel.barh(places, plans[column], height, color=COLORS[number], label=f"{column:,} dimensions")
+    plans.rename(columns="{:,} dimensions".format).plot.barh(ax=panel, width=0.8, color=COLORS, legend=False)
     for limit in limits:
         panel.axvline(limit, color="0.4", linestyle="--", linewidth=1)
         panel.annotate(
             f"{limit:g} GB", (limit, -0.6), ha="center", va="bottom", fontsize=9, color="0.3", backgroundcolor="white"
         )
-    panel.set_yticks(np.arange(len(plans)), plans.index)
     panel.set_ylim(len(plans) - 0.5, -0.9)
     panel.set_xlabel("gigabytes")
     panel.grid(axis="x", alpha=0.3)

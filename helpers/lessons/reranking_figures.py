@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from helpers.evaluation.intervals import bootstrap_interval
 from helpers.images.imageset import ImageSet
@@ -47,7 +48,8 @@ def gain_intervals(table: pd.DataFrame) -> Figure:
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     # Room for the text next to the longest interval.
     panels[0].set_xlim(left - 0.06 * room, right + 0.7 * room)
-    panels[0].set_xticks(_ticks(left, right))
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(left, right)
+    panels[0].set_xticks(ticks[(ticks >= left) & (ticks <= right)])
     for panel in panels[len(tasks) :]:
         panel.axis("off")
     for panel in panels[max(0, len(tasks) - columns) : len(tasks)]:
@@ -133,12 +135,3 @@ def gain_sweep(table: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("gain in mAP")
     panels[0].legend(frameon=False, fontsize=9)
     return figure
-
-
-def _ticks(left: float, right: float) -> np.ndarray:
-    """At most five round numbers from ``left`` to ``right``, including 0."""
-    for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
-        ticks = np.arange(np.ceil(left / step - 1e-9), right / step + 1e-9) * step
-        if len(ticks) <= 5:
-            break
-    return ticks
