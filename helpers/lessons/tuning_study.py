@@ -5,7 +5,6 @@ settings were chosen before the first run, but for the reduction factor: a first
 than half of the epochs of the small CNN. 4 is Ray Tune's default. It was chosen with the scores of that run.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -159,27 +158,22 @@ def tables(searches: "Sequence[tuple[str, int, dict[str, SearchResult]]]") -> tu
     return pd.DataFrame(rows), every[first + [name for name in every if name not in first]]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study, and write the tables if all networks and seeds were run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
-    chosen = parser.parse_args(arguments)
+def main() -> None:
+    """Run the study, and write its tables."""
+    searches = []
     with cluster(workers=1):  # one for all searches, because starting Ray takes long
-        searches = []
-        for seed, network in product(chosen.seeds, chosen.networks):
+        for seed, network in product(SEEDS, NETWORKS):
             print(f"{network}, seed {seed}", flush=True)
             searches.append((network, seed, compare(network, seed, paths.cache_dir() / "tuning")))
-    if set(chosen.networks) == set(NETWORKS) and set(chosen.seeds) == set(SEEDS):
-        on_test = pd.DataFrame(
-            {"network": network, "seed": seed, **on_test_images(network, seed, found["ASHA"])}
-            for network, seed, found in searches
-        )
-        for table, name in zip((*tables(searches), on_test), (COMPARISON, TRIALS_TABLE, CHOSEN), strict=True):
-            file = paths.figures_dir() / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            table.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
-            print(f"{file} is written")
+    on_test = pd.DataFrame(
+        {"network": network, "seed": seed, **on_test_images(network, seed, found["ASHA"])}
+        for network, seed, found in searches
+    )
+    for table, name in zip((*tables(searches), on_test), (COMPARISON, TRIALS_TABLE, CHOSEN), strict=True):
+        file = paths.figures_dir() / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(file, index=False, float_format="%.6f", lineterminator="\n")
+        print(f"{file} is written")
 
 
 if __name__ == "__main__":
