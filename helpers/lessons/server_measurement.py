@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.lessons.index_measurement import measure
-from helpers.search.backends.remote import Payload, RemoteIndex
+from helpers.search.backends.remote import Payload
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
 
@@ -34,7 +34,8 @@ def measure_server(
     """
     rows = []
     for options in searches:
-        index = _open(f"{location}?{options}")
+        # The backends of servers have ``close``, which their base class does not declare.
+        index: Any = open_index(f"{location}?{options}")
         index.clear()
         start = time.perf_counter()
         index.add(vectors, np.arange(len(vectors)), payload)
@@ -45,7 +46,7 @@ def measure_server(
         gone = np.arange(0, len(vectors), 10)
         index.remove(gone)
         index.close()
-        again = _open(f"{location}?{options}")
+        again: Any = open_index(f"{location}?{options}")
         left = np.isin(again.search(queries, k).ids, gone).sum()
         row = {"search": options, "count": measured.count, "recall": measured.recall}
         row |= {"milliseconds": measured.milliseconds, "add_seconds": seconds, "first": first.name}
@@ -53,11 +54,3 @@ def measure_server(
         again.clear()
         again.close()
     return pd.DataFrame(rows)
-
-
-def _open(spec: str) -> Any:
-    """A `RemoteIndex`. Its backends have ``close``, which the class does not declare."""
-    index = open_index(spec)
-    if not isinstance(index, RemoteIndex):
-        raise TypeError(f"{spec} is no index in a server")
-    return index
