@@ -63,9 +63,6 @@ class SyntheticVectors:
     def __str__(self) -> str:
         return f"{self.count:,} vectors of {self.dim} numbers SYNTHETIC from {len(self.real):,} real ones"
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return map(self.block, range(self.blocks))
-
     def parents(self) -> np.ndarray:
         """int64 (count,): the real row that each vector was made from."""
         drawn = [self._random(number).integers(0, len(self.real), BLOCK) for number in range(self.blocks)]
@@ -75,25 +72,24 @@ class SyntheticVectors:
         """Of a block, which draws its parents first."""
         return np.random.default_rng([self.seed, number])
 
-    def block(self, number: int) -> np.ndarray:
-        """float32 (b, dim) of length one: the rows from ``number`` · `BLOCK` on; IndexError if there are none."""
-        if not 0 <= number < self.blocks:
-            raise IndexError(f"there is no block {number}: {self.count} vectors have {self.blocks}, from 0 on")
-        # A whole block is drawn and then cut, so that no row depends on ``count``.
-        random, rows = self._random(number), min(BLOCK, self.count - number * BLOCK)
-        width = self.near.shape[1]
-        parents = random.integers(0, len(self.real), BLOCK)[:rows]
-        partners = random.integers(0, width, BLOCK)[:rows]
-        shares = random.random(BLOCK, np.float32)[:rows]
-        weights = random.standard_normal((BLOCK, width), np.float32)[:rows] * np.float32(NOISE / width**0.5)
-        weights[np.arange(rows), partners] += shares
-        start, near = self.real[parents], self.near[parents]
-        synthetic = start.copy()
-        for column in range(width):
-            synthetic += weights[:, [column]] * (self.real[near[:, column]] - start)
-        if self.kept is not None:
-            synthetic = _largest(synthetic, self.kept[parents])
-        return l2_normalize(synthetic, np.float64)
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """float32 (b, dim) of length one, block by block."""
+        for number in range(self.blocks):
+            # A whole block is drawn and then cut, so that no row depends on ``count``.
+            random, rows = self._random(number), min(BLOCK, self.count - number * BLOCK)
+            width = self.near.shape[1]
+            parents = random.integers(0, len(self.real), BLOCK)[:rows]
+            partners = random.integers(0, width, BLOCK)[:rows]
+            shares = random.random(BLOCK, np.float32)[:rows]
+            weights = random.standard_normal((BLOCK, width), np.float32)[:rows] * np.float32(NOISE / width**0.5)
+            weights[np.arange(rows), partners] += shares
+            start, near = self.real[parents], self.near[parents]
+            synthetic = start.copy()
+            for column in range(width):
+                synthetic += weights[:, [column]] * (self.real[near[:, column]] - start)
+            if self.kept is not None:
+                synthetic = _largest(synthetic, self.kept[parents])
+            yield l2_normalize(synthetic, np.float64)
 
 
 def synthesize(vectors: np.ndarray, count: int, seed: int = 0, activations: bool = False) -> SyntheticVectors:
