@@ -5,6 +5,8 @@ Times depend on the computer and on what else it runs; compare only times that w
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
+from timeit import timeit
 
 import numpy as np
 import pandas as pd
@@ -96,11 +98,7 @@ def measure(index: Index, queries: np.ndarray, truth: Ranking, k: int = 10) -> M
         batches.append(time.perf_counter() - start)
     for query in queries[:WARM_UP]:
         index.search(query[None], k)
-    singles = []
-    for query in queries[:SINGLES]:
-        start = time.perf_counter()
-        index.search(query[None], k)
-        singles.append(1000 * (time.perf_counter() - start))
+    singles = [1000 * timeit(partial(index.search, query[None], k), number=1) for query in queries[:SINGLES]]
     recall = recalls(found, truth, k)
     return Measurement(
         spec=index.spec,
@@ -225,12 +223,9 @@ def _usearch_bytes(index: Index, count: int, dim: int) -> float:
     return _arenas(numbers * count) + _arenas(nodes * count) + 14 * count
 
 
-def _arenas(need: float) -> int:
+def _arenas(need: float) -> float:
     """USearch allocates 8 MiB, then twice as much as the last time, and so on."""
-    total, step = 0, 2**23
-    while total < need:
-        total, step = total + step, 2 * step
-    return total
+    return 2**23 * (2 ** np.ceil(np.log2(1 + need / 2**23)) - 1)
 
 
 def _annoy_bytes(index: Index, count: int, dim: int) -> float:
