@@ -129,13 +129,12 @@ def by_method(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     rows = []
     groups = table.groupby("dataset")["names"].nunique()
-    for (dataset, names), part in table.groupby(["dataset", "names"], sort=False):
+    for (dataset, names), part in with_intervals(table, [metric]).groupby(["dataset", "names"], sort=False):
         if names == "all" and groups[dataset] == 2:
             continue
         first = part.iloc[0]
         row = {"images of": dataset, "names": names, "queries": first["queries"]}
-        for line in part.to_dict("records"):
-            row[line["method"]] = f"{line[metric]:.3f} [{line[f'{metric} low']:.3f}, {line[f'{metric} high']:.3f}]"
+        row |= part.set_index("method")[metric].to_dict()
         rows.append(row | {"chance": first[f"{metric} chance"], "ceiling": first[f"{metric} ceiling"]})
     return pd.DataFrame(rows)
 
