@@ -11,7 +11,7 @@ from helpers.evaluation.intervals import bootstrap_interval
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.visualization.curves import COLORS, log_ticks, panel_row
-from helpers.visualization.grids import NEGATIVE, POSITIVE
+from helpers.visualization.grids import NEGATIVE, POSITIVE, image_cells
 
 #: The color of gains whose interval contains 0.
 UNDECIDED = "#777777"
@@ -66,22 +66,18 @@ def neighbor_rows(images: ImageSet, query: int, lines: Sequence[tuple[int, Seque
     lines : tuples of (row of ``images``, rows of its neighbors, their titles), with equally many neighbors.
     """
     columns = 1 + max(len(nearest) for _, nearest, _ in lines)
-    figure = Figure(figsize=(13, 13 / columns * 1.28 * len(lines)), layout="constrained")
-    cells = figure.subplots(len(lines), columns, squeeze=False)
+    cells = image_cells(len(lines), columns, 13, 1.28)
     for line, (first, nearest, titles) in zip(cells, lines, strict=True):
         names = ["query" if first == query else "its nearest →", *titles]
         for cell, row, title in zip(line, [first, *nearest], names, strict=False):
             same = images.labels[row] == images.labels[query]
             color = "black" if row == query else POSITIVE if same else NEGATIVE
+            cell.axis("on")
             cell.imshow(read_image(images.paths[row]))
             cell.set_title(title, fontsize=10, color=color)
             for spine in cell.spines.values():
                 spine.set(color=color, linewidth=4 if row == query else 2)
-        for cell in line:
-            cell.set(xticks=[], yticks=[])
-        for cell in line[1 + len(nearest) :]:
-            cell.axis("off")
-    return figure
+    return cells[0, 0].figure
 
 
 def gain_strips(gains: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int = 0) -> Figure:

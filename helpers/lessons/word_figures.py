@@ -14,6 +14,7 @@ from helpers.features.vocabulary import Vocabulary
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image, resize
 from helpers.visualization.curves import COLORS, log_ticks, panel_row
+from helpers.visualization.grids import image_cells
 
 #: Width of SIFT's patch over the keypoint's size (Lowe 2004: 4 × 4 cells, each 3 scales wide).
 PATCH = 6
@@ -73,18 +74,15 @@ def word_grid(images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], co
             if len(own):
                 row = own[squared[own].argmin()]
                 best[word].append((squared[row], _patch(gray, found.points[row], found.sizes[row], found.angles[row])))
-    figure = Figure(figsize=(12, 12 / count * len(words)), layout="constrained")
-    panels = figure.subplots(len(words), count, squeeze=False)
+    panels = image_cells(len(words), count, 12, 1)
     for line, word in zip(panels, words, strict=True):
         patches = [patch for _, patch in sorted(best[word], key=lambda pair: pair[0])[:count]]
-        for panel in line:
-            panel.set(xticks=[], yticks=[])
-        for panel in line[max(1, len(patches)) :]:
-            panel.axis("off")
+        for panel in line[: max(1, len(patches))]:
+            panel.axis("on")
         for panel, patch in zip(line, patches, strict=False):
             panel.imshow(patch, cmap="gray")  # stretched: SIFT ignores contrast
         line[0].set_ylabel(f"word {word}", fontsize=10)
-    return figure
+    return panels[0, 0].figure
 
 
 def size_curves(table: pd.DataFrame) -> Figure:
