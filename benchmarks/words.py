@@ -28,6 +28,7 @@ from helpers.images.imageset import ImageSet
 from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.persist import class_scores
+from helpers.search.persist.content_table import StoredSource
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.word_index import WordIndex
 
@@ -86,11 +87,11 @@ def make_engine(folder: Path, count: int, dim: int) -> Engine:
     engine = Engine(RandomExtractor(dim), "exact:cosine").fit(images, contents)
     engine.save(folder)
     with EngineFile(folder) as file, file.writing() as connection:
-        class_scores.start(connection, class_scores.Classifier("random-classes", "random"))
+        class_scores.TABLE.start(connection, StoredSource("random-classes", "random"))
         for start in range(0, count, 1000):
             part = contents[start : start + 1000]
             scores = random.dirichlet(np.full(1000, 0.01), len(part))
-            class_scores.write(connection, part, *class_scores.likeliest(scores))
+            class_scores.TABLE.write(connection, class_scores.rows_of(part, scores))
     return engine
 
 

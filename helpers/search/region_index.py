@@ -28,10 +28,11 @@ from helpers.search.engine import Engine, UnopenedExtractor
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, open_index
 from helpers.search.persist import region_boxes, snapshot
+from helpers.search.persist.content_table import StoredSource, images_by_content
 from helpers.search.persist.delta import DeltaIndex
-from helpers.search.persist.engine_file import EngineFile, EngineFolderError, missing_contents
+from helpers.search.persist.engine_file import EngineFile, EngineFolderError
 from helpers.search.persist.live import LiveEngine
-from helpers.search.persist.region_boxes import StoredSource
+from helpers.search.persist.region_boxes import row_of
 from helpers.search.region_search import GalleryRegions, check_cosines
 from helpers.text import printable
 
@@ -156,7 +157,7 @@ class RegionIndex:
         version = self._file.version()
         if version != self._version:
             with self._file.reading() as connection:
-                stored = region_boxes.source_of(connection)
+                stored = region_boxes.TABLE.source_of(connection)
                 if stored is None or stored.fingerprint != self._stored.fingerprint:
                     self._boxes, self._last = {}, 0
                 new, self._last = region_boxes.read(connection, self._last)
@@ -257,31 +258,24 @@ def update_regions(
     check_cosines(engine)
     folder, table = Path(folder), engine.table
     ids = engine.index.ids.tolist()
-    first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
-    unknown = sum(table.content(id) is None for id in ids)
+    images, unknown = images_by_content(table, ids), sum(table.content(id) is None for id in ids)
+    stored_as = StoredSource(source.name, source.fingerprint, *(files or (None, None)))
+
+    def compute(part: list[int]) -> list[tuple]:
+        found = find_regions(source, engine.extractor, [table.path(id) for id in part])
+        return [row_of(table.content(id), one) for id, one in zip(part, found, strict=True) if one is not None]
+
     # Two processes would add the regions of an image twice.
     with FileLock(folder / LOCK), EngineFile(folder) as file:
-        with file.writing() as connection:
-            region_boxes.start(connection, StoredSource(source.name, source.fingerprint, *(files or (None, None))))
-            todo = {first[content]: content for content in missing_contents(connection, "region_boxes", first)}
-        skipped = 0
-        for start in range(0, len(todo), _STEP):
-            part = list(todo)[start : start + _STEP]
-            found = find_regions(source, engine.extractor, [table.path(id) for id in part])
-            readable = {todo[id]: one for id, one in zip(part, found, strict=True) if one is not None}
-            with file.writing() as connection:
-                region_boxes.write(connection, list(readable), list(readable.values()))
-            skipped += len(part) - len(readable)
-            if progress is not None:
-                progress(len(part))
+        found, skipped = region_boxes.TABLE.compute_missing(file, stored_as, images, compute, _STEP, progress)
         with file.reading() as connection:
             stored, _ = region_boxes.read(connection)
-        known = {id: stored[content] for content, id in first.items() if stored.get(content)}
+        known = {id: stored[content] for content, id in images.items() if stored.get(content)}
         added, removed, blank = _update_vectors(folder, engine, source, known)
         if blank:
             with file.writing() as connection:
-                region_boxes.write(connection, blank, [_NOTHING] * len(blank), replace=True)
-    return RegionUpdate(len(todo), skipped + unknown, added, removed)
+                region_boxes.TABLE.write(connection, [row_of(one, _NOTHING) for one in blank], replace=True)
+    return RegionUpdate(found, skipped + unknown, added, removed)
 
 
 def _update_vectors(
@@ -405,7 +399,7 @@ def forget_regions(folder: str | Path) -> None:
     """Let a saved engine have no regions. Their vectors stay in its folder until regions are found again."""
     folder = Path(folder)
     with FileLock(folder / LOCK), EngineFile(folder) as file, file.writing() as connection:
-        region_boxes.clear(connection)
+        region_boxes.TABLE.clear(connection)
 
 
 def _make(own: Path, engine: Engine, source: RegionSource, rows: _Rows) -> None:
@@ -441,8 +435,7 @@ def _spec(engine: Engine) -> str:
 
 def stored_source(folder: str | Path) -> StoredSource:
     """The source of a saved engine's regions. Raises NoRegions: none are stored."""
-    with EngineFile(folder) as file, file.reading() as connection:
-        stored = region_boxes.source_of(connection)
+    stored = region_boxes.TABLE.source_in(folder)
     if stored is None:
         raise _no_regions(folder)
     return stored

@@ -6,6 +6,7 @@
 import shlex
 import threading
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -18,8 +19,8 @@ from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet
 from helpers.search.persist import class_scores
-from helpers.search.persist.class_scores import Classifier
-from helpers.search.persist.engine_file import EngineFile, missing_contents
+from helpers.search.persist.content_table import StoredSource, images_by_content
+from helpers.search.persist.engine_file import EngineFile
 from helpers.text import printable
 
 #: Images whose scores are converted, or computed and written, at a time.
@@ -205,31 +206,21 @@ def classify(
     classifier : `helpers.features.deep.ClassScores`. progress : called with the number of images after each step.
     ids : of the images, by default of all.
     """
-    table, file = engine.table, EngineFile(folder)
-    ids = engine.index.ids.tolist() if ids is None else ids
-    first = {content: id for id in reversed(ids) if (content := table.content(id)) is not None}
-    skipped = 0
-    with file:
-        with file.writing() as connection:
-            class_scores.start(connection, Classifier(classifier.name, classifier.fingerprint))
-            todo = [first[content] for content in missing_contents(connection, "class_scores", first)]
-        for start in range(0, len(todo), _WRITTEN):
-            part = todo[start : start + _WRITTEN]
-            scores = classifier.extract(_images(engine, part), progress=False)
-            readable = ~np.isnan(scores).any(axis=1)
-            contents = [content for id in np.array(part)[readable] if (content := table.content(id)) is not None]
-            with file.writing() as connection:
-                class_scores.write(connection, contents, *class_scores.likeliest(scores[readable]))
-            skipped += int((~readable).sum())
-            if progress is not None:
-                progress(len(part))
-    return skipped
+    table, source = engine.table, StoredSource(classifier.name, classifier.fingerprint)
+    images = images_by_content(table, engine.index.ids.tolist() if ids is None else list(ids))
+
+    def compute(part: list[int]) -> list[tuple]:
+        scores = classifier.extract(_images(engine, part), progress=False)
+        readable = ~np.isnan(scores).any(axis=1)
+        return class_scores.rows_of([table.content(id) for id in compress(part, readable)], scores[readable])
+
+    with EngineFile(folder) as file:
+        return class_scores.TABLE.compute_missing(file, source, images, compute, _WRITTEN, progress)[1]
 
 
-def stored_classifier(folder: str | Path) -> Classifier:
+def stored_classifier(folder: str | Path) -> StoredSource:
     """The classifier of a saved engine's class scores. Raises NoClassScores: none are stored."""
-    with EngineFile(folder) as file, file.reading() as connection:
-        classifier = class_scores.classifier_of(connection)
+    classifier = class_scores.TABLE.source_in(folder)
     if classifier is None:
         raise NoClassScores(
             f"{printable(folder)} has no class scores, so words cannot find its images. "
@@ -238,7 +229,7 @@ def stored_classifier(folder: str | Path) -> Classifier:
     return classifier
 
 
-def matching_classifier(folder: str | Path, stored: Classifier) -> FeatureExtractor:
+def matching_classifier(folder: str | Path, stored: StoredSource) -> FeatureExtractor:
     """The extractor of an engine's class scores.
 
     Raises NoClassScores: the scores are of another version of it. Raises `WeightsUnavailable`.

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -233,23 +233,6 @@ def make_tables(connection: sqlite3.Connection) -> None:
 def has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether the file has a table of this name."""
     return connection.execute("select 1 from sqlite_master where name = ?", (name,)).fetchone() is not None
-
-
-def missing_contents(connection: sqlite3.Connection, table: str, contents: Iterable[bytes]) -> list[bytes]:
-    """Those of ``contents`` without a row in an optional table, each once, in their order."""
-    unique = dict.fromkeys(contents)
-    if not has_table(connection, table):
-        return list(unique)
-    query = f"select 1 from {table} where content = ?"
-    return [content for content in unique if connection.execute(query, (content,)).fetchone() is None]
-
-
-def prune(connection: sqlite3.Connection, table: str) -> None:
-    """Delete the rows of an optional table whose contents the gallery table does not hold, in a transaction."""
-    if has_table(connection, table):
-        connection.execute(
-            f"delete from {table} where content not in (select content from gallery where content is not null)"
-        )
 
 
 def _format(connection: sqlite3.Connection) -> int:

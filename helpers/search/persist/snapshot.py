@@ -20,14 +20,7 @@ from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
 from helpers.search.persist import added_dates, wal
-from helpers.search.persist.engine_file import (
-    NAME,
-    OLD_NAME,
-    EngineFile,
-    EngineFolderError,
-    has_table,
-    prune,
-)
+from helpers.search.persist.engine_file import NAME, OLD_NAME, EngineFile, EngineFolderError, has_table
 from helpers.search.persist.roots import Roots, Sample, StoredRoot, spread
 from helpers.search.persist.wal import Change, to_sql, to_str
 
@@ -272,8 +265,11 @@ def replace_snapshot(connection: sqlite3.Connection, manifest: Manifest, table: 
     )
     connection.execute("insert into parts values (0, ?)", (_checksum(rows),))
     added_dates.replace(connection, ((path, place, content) for path, place, _, _, content, _ in rows), dates)
-    prune(connection, "class_scores")
-    prune(connection, "region_boxes")
+    for name in ("class_scores", "region_boxes"):
+        if has_table(connection, name):
+            connection.execute(
+                f"delete from {name} where content not in (select content from gallery where content is not null)"
+            )
 
 
 def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: Manifest, folder: Path) -> None:
