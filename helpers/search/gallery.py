@@ -5,13 +5,10 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from helpers.images.imageset import NO_CLASS, ImageSet
-
-T = TypeVar("T")
 
 
 class GalleryTable:
@@ -151,15 +148,14 @@ class GalleryTable:
 
     def ids_at(self, path: str | Path) -> tuple[int, ...]:
         """The ids that the file at an absolute path ever had, ascending."""
-        return self._own(self._rows.ids_at.get(str(path), []))
+        return self._ids_of("paths", str(path))
 
     def ids_with(self, content: bytes) -> tuple[int, ...]:
         """The ids of the images with this content, ascending."""
-        return self._own(self._rows.ids_with.get(content, []))
+        return self._ids_of("contents", content)
 
-    def _own(self, ids: list[int]) -> tuple[int, ...]:
-        """Those of ids in shared rows that are in this table."""
-        return tuple(id for id in ids if id < self._length)
+    def _ids_of(self, column: str, value: str | bytes) -> tuple[int, ...]:
+        return tuple(id for id in self._rows.ids_by(column).get(value, ()) if id < self._length)
 
     def extended(
         self,
@@ -207,26 +203,16 @@ class _Rows:
         self.groups = None if groups is None else np.array(groups, np.int64)
         self.contents, self.display_names = contents, display_names
         self.label_of = {name: label for label, name in enumerate(class_names)}
-        #: The ids of each path and of each content, from the first search for one.
-        self._ids_at: dict[str, list[int]] | None = None
-        self._ids_with: dict[bytes, list[int]] | None = None
+        #: The ids of each value of a column, from the first search in it.
+        self._ids: dict[str, dict[object, list[int]]] = {}
         self.lock = threading.Lock()
 
-    @property
-    def ids_at(self) -> dict[str, list[int]]:
-        """Path → ids."""
-        if self._ids_at is None:
+    def ids_by(self, column: str) -> dict[object, list[int]]:
+        """The ids of each value of ``"paths"`` or ``"contents"``."""
+        if column not in self._ids:
             with self.lock:
-                self._ids_at = _add_ids({}, self.paths, 0)
-        return self._ids_at
-
-    @property
-    def ids_with(self) -> dict[bytes, list[int]]:
-        """Content → ids."""
-        if self._ids_with is None:
-            with self.lock:
-                self._ids_with = _add_ids({}, self.contents, 0)
-        return self._ids_with
+                self._ids[column] = _add_ids({}, getattr(self, column), 0)
+        return self._ids[column]
 
     def append(
         self, paths: Sequence[str | Path], class_names: Sequence[str | None], contents: Sequence[bytes | None],
@@ -242,15 +228,14 @@ class _Rows:
         if self.groups is not None:
             self.groups = _appended(self.groups, used, [-1] * len(labels))
         self.display_names |= {id: name for id, name in enumerate(display_names, start=used) if name}
-        if self._ids_at is not None:
-            _add_ids(self._ids_at, files, used)
-        if self._ids_with is not None:
-            _add_ids(self._ids_with, contents, used)
+        for column, values in {"paths": files, "contents": contents}.items():
+            if column in self._ids:
+                _add_ids(self._ids[column], values, used)
         self.contents += contents
         self.paths += files
 
 
-def _add_ids(ids: dict[T, list[int]], values: Sequence[T | None], start: int) -> dict[T, list[int]]:
+def _add_ids(ids: dict[object, list[int]], values: Iterable[object], start: int) -> dict[object, list[int]]:
     """Add rows to a dictionary from values to ids, and return it."""
     for id, value in enumerate(values, start):
         if value is not None:
@@ -265,24 +250,20 @@ def join_copies(groups: np.ndarray | None, contents: Sequence[bytes | None]) -> 
 
     groups : int64 (n,), -1 without a group; or None. contents : (n,), None where it is not known.
     """
-    first: dict[bytes, int] = {}
-    links = [(first.setdefault(one, row), row) for row, one in enumerate(contents) if one is not None]
-    links = [link for link in links if link[0] != link[1]]
-    if not links:
+    ids: dict[bytes, int] = {}
+    first = np.array([row if one is None else ids.setdefault(one, row) for row, one in enumerate(contents)], np.int64)
+    count = len(first)
+    if (first == np.arange(count)).all():
         return groups
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    count = len(contents)
     given = np.full(count, -1) if groups is None else np.asarray(groups)
-    # A node for each image, and one for each given group.
+    # A node for each content, which is the row of its first image, and one for each given group.
     numbers, node = np.unique(given, return_inverse=True)
-    grouped = np.flatnonzero(given >= 0)
-    start = np.concatenate([[link[0] for link in links], grouped]).astype(np.int64)
-    end = np.concatenate([[link[1] for link in links], count + node[grouped]]).astype(np.int64)
-    size = count + len(numbers)
-    graph = coo_array((np.ones(len(start)), (start, end)), shape=(size, size))
-    component = connected_components(graph, directed=False)[1][:count]
+    grouped, size = np.flatnonzero(given >= 0), count + len(numbers)
+    graph = coo_array((np.ones(len(grouped)), (first[grouped], count + node[grouped])), shape=(size, size))
+    component = connected_components(graph, directed=False)[1][first]
     unused = np.iinfo(np.int64).max
     lowest = np.full(size, unused)
     np.minimum.at(lowest, component[grouped], given[grouped])
