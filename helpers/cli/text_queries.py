@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from helpers.search.combined import QueryPart
     from helpers.search.engine import Engine
     from helpers.search.gallery import GalleryTable
-    from helpers.search.word_index import GalleryWords, WordIndex
+    from helpers.search.word_index import GalleryWords
 
 #: Ways from texts to images, with what each compares with the text.
 WAYS = {
@@ -135,7 +135,7 @@ def _name(images: list[Path], texts: list[str], without: list[str]) -> str:
     return added + "".join(f' − "{text}"' for text in without)
 
 
-def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "WordIndex | GalleryWords | None":
+def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> "GalleryWords | None":
     """What texts are compared with, by --way; None if no text needs it."""
     from helpers.features.text_encoder import embeds_text
 
@@ -158,9 +158,7 @@ def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> 
     return _word_index(engine, folder, vectors, options)
 
 
-def _word_index(
-    engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace
-) -> "WordIndex | GalleryWords":
+def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options: argparse.Namespace) -> "GalleryWords":
     import numpy as np
 
     from helpers.features.word_space import Captions, Conse, DeviseNetwork, RidgeDevise

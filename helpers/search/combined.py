@@ -14,7 +14,7 @@ from helpers.search.index import IdSet, check_k
 from helpers.search.index.filters import union
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.search.rerank import feedback
-from helpers.search.word_index import GalleryWords, WordIndex
+from helpers.search.word_index import GalleryWords
 from helpers.vectors import l2_normalize
 
 #: The number of best results of each kind of part whose scores are combined.
@@ -82,7 +82,7 @@ def check_metric(engine: Engine) -> None:
 
 
 def search_parts(
-    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: WordIndex | GalleryWords | None = None, *,
+    engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: GalleryWords | None = None, *,
     allowed: Any = None, excluded: Any = None,
 ) -> Ranking:  # fmt: skip
     """The ``k`` best results of a query of several parts: Ranking (1, k).

@@ -48,7 +48,46 @@ class NoClassScores(ValueError):
     """An engine has no class scores, so words cannot find its images."""
 
 
-class WordIndex:
+class GalleryWords:
+    """The vectors of a gallery's images in a text space, by id, from class scores or feature vectors in memory.
+
+    space : the text space. inputs : float32 (n, m), what it embeds, such as class scores (n, 1000). Images that cannot
+        be read have rows of NaN; texts do not find them.
+    ids : int64 (n,), of the images, ascending; by default 0 … n - 1.
+    """
+
+    def __init__(self, space: TextSpace, inputs: np.ndarray, ids: np.ndarray | None = None):
+        rows = np.flatnonzero(~np.isnan(inputs).any(axis=1))
+        vectors = space.embed_images(inputs[rows]) if len(rows) else np.empty((0, 1), np.float32)
+        self._set(space, vectors, rows if ids is None else ids[rows])
+
+    @classmethod
+    def of_vectors(cls, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> Self:
+        """Images whose vectors in the text space are known: float32 (n, dim), with ids int64 (n,), ascending."""
+        words = cls.__new__(cls)
+        words._set(space, vectors, ids)
+        return words
+
+    def _set(self, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> None:
+        self._space, self._index = space, ExactIndex("cosine")
+        if len(ids):
+            self._index.add(vectors, ids)
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
+        return self._space.embed_text(text)
+
+    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
+        """The index of word vectors, and its ids that the engine's searches must not find.
+
+        engine : fitted to the gallery.
+        """
+        ids = self._index.ids
+        gone = ids[~engine.index.contains(ids)]
+        return self._index, IdSet(gone) if len(gone) else None
+
+
+class WordIndex(GalleryWords):
     """The vectors of a saved engine's images in a text space, by id, from their stored class scores.
 
     Methods may be called from several threads. Other processes may add images and scores meanwhile.
@@ -58,8 +97,11 @@ class WordIndex:
     Raises NoClassScores: no class scores are stored.
     """
 
+    _space: Conse
+
     def __init__(self, folder: str | Path, space: Conse):
-        self._file, self._space = EngineFile(folder), space
+        self._set(space, np.empty((0, 1), np.float32), np.empty(0, np.int64))
+        self._file = EngineFile(folder)
         self._lock, self._classifying = threading.Lock(), threading.Lock()
         self._classifier: FeatureExtractor | None = None
         self._version = -1
@@ -70,8 +112,8 @@ class WordIndex:
         #: Ids below this number are in the index, or in ``_pending``.
         self._seen = 0
         self._pending: list[int] = []
-        self._index = ExactIndex("cosine")
-        self._gone: tuple[object, IdSet] | None = None
+        #: What the latest results of `of` were made of, and the results.
+        self._latest: tuple[tuple[object, ...], tuple[ExactIndex, IdSet | None]] | None = None
         stored_classifier(folder)
 
     def close(self) -> None:
@@ -79,22 +121,15 @@ class WordIndex:
         with self._lock:
             self._file.close()
 
-    def embed_text(self, text: str) -> np.ndarray:
-        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
-        return self._space.embed_text(text)
-
     def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
-        """The index of word vectors, and its ids that the engine's searches must not find.
-
-        engine : the present one of the folder, see `LiveEngine.engine`.
-        """
+        """As `GalleryWords.of`; ``engine`` is the present one of the folder, see `LiveEngine.engine`."""
         with self._lock:
             self._read()
             self._extend(engine)
-            if self._gone is None or self._gone[0] is not engine.index:
-                ids = self._index.ids
-                self._gone = engine.index, IdSet(ids[~engine.index.contains(ids)])
-            return self._index, self._gone[1] if len(self._gone[1]) else None
+            state = engine.index, self._index, len(self._index)
+            if self._latest is None or self._latest[0] != state:
+                self._latest = state, super().of(engine)
+            return self._latest[1]
 
     def missing(self, engine: Engine) -> np.ndarray:
         """int64 (m,): the ids of images without class scores, which words do not find."""
@@ -137,7 +172,7 @@ class WordIndex:
         if engine.saved.snapshot_id != self._snapshot:
             # Another save may have given the ids to other images.
             self._index, self._seen, self._pending = ExactIndex("cosine"), 0, []
-            self._snapshot, self._gone = engine.saved.snapshot_id, None
+            self._snapshot = engine.saved.snapshot_id
         table = engine.table
         ids, self._pending = [], [*self._pending, *range(self._seen, len(table))]
         vectors, pending = [], []
@@ -151,47 +186,7 @@ class WordIndex:
                 vectors.append(vector)
         if ids:
             self._index.add(np.stack(vectors), ids)
-            self._gone = None
         self._seen, self._pending = len(table), pending
-
-
-class GalleryWords:
-    """The vectors of a gallery's images in a text space, by id, from class scores or feature vectors in memory.
-
-    space : the text space. inputs : float32 (n, m), what it embeds, such as class scores (n, 1000). Images that cannot
-        be read have rows of NaN; texts do not find them.
-    ids : int64 (n,), of the images, ascending; by default 0 … n - 1.
-    """
-
-    def __init__(self, space: TextSpace, inputs: np.ndarray, ids: np.ndarray | None = None):
-        rows = np.flatnonzero(~np.isnan(inputs).any(axis=1))
-        vectors = space.embed_images(inputs[rows]) if len(rows) else np.empty((0, 1), np.float32)
-        self._set(space, vectors, rows if ids is None else ids[rows])
-
-    @classmethod
-    def of_vectors(cls, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> Self:
-        """Images whose vectors in the text space are known: float32 (n, dim), with ids int64 (n,), ascending."""
-        words = cls.__new__(cls)
-        words._set(space, vectors, ids)
-        return words
-
-    def _set(self, space: "EmbedsText", vectors: np.ndarray, ids: np.ndarray) -> None:
-        self._space, self._index = space, ExactIndex("cosine")
-        if len(ids):
-            self._index.add(vectors, ids)
-
-    def embed_text(self, text: str) -> np.ndarray:
-        """The vector of a text, float32 (dim,). Raises ValueError: it has no known word."""
-        return self._space.embed_text(text)
-
-    def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
-        """The index of word vectors, and its ids that the engine's searches must not find.
-
-        engine : fitted to the gallery.
-        """
-        ids = self._index.ids
-        gone = ids[~engine.index.contains(ids)]
-        return self._index, IdSet(gone) if len(gone) else None
 
 
 def classify(
