@@ -6,13 +6,12 @@ detected class. Regions belong to an image by the content of its file: copies sh
 images get other ids.
 """
 
-import contextlib
 import re
 import shlex
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -109,7 +108,7 @@ class RegionIndex:
         with self._lock:
             regions = self._refresh(engine)
             state = engine.table, engine.index, None if regions is None else regions.index
-            if self._latest is not None and _same(self._latest[0], state):
+            if self._latest is not None and self._latest[0] == state:
                 return self._latest[1]
             if regions is None:
                 found = GalleryRegions.of_vectors(np.empty(0, np.int64), [], [])
@@ -128,7 +127,7 @@ class RegionIndex:
             regions = self._refresh(engine)
             table, ids = engine.table, engine.index.ids
             state = table, engine.index, None if regions is None else regions.index, self._version, len(ids)
-            if self._missing is None or not _same(self._missing[0], state):
+            if self._missing is None or self._missing[0] != state:
                 indexed = set() if regions is None else _contents_of(regions)
                 waiting = [self._waits(table.content(id), indexed) for id in ids.tolist()]
                 self._missing = state, ids[np.array(waiting, bool)]
@@ -231,13 +230,8 @@ class _Entries:
         pairs = pairs[images.contains(pairs[:, 0]) & regions.contains(pairs[:, 1])]
         rows = pairs[:, 1]
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)[rows]
-        names = [self._class_names[row] for row in rows.tolist()]
-        return GalleryRegions(regions, pairs[:, 0], rows, boxes, names, np.array(self._scores, np.float32)[rows])
-
-
-def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    """Whether two states have the same objects and numbers."""
-    return all(one == other if isinstance(one, int) else one is other for one, other in zip(before, now, strict=True))
+        names, scores = np.array(self._class_names, object)[rows], np.array(self._scores, np.float32)[rows]
+        return GalleryRegions(regions, pairs[:, 0], rows, boxes, names, scores)
 
 
 def update_regions(
@@ -286,12 +280,12 @@ def _update_vectors(
     regions : of the images that have some, by id.
     """
     own, table = folder / FOLDER, engine.table
-    with _opened(own, engine, source) as live:
-        if live is None:
-            rows = _rows(engine, regions)
-            if rows.paths:
-                _make(own, engine, source, rows)
-            return len(rows.paths), 0, rows.blank
+    if not _fits(own, engine, source):
+        rows = _rows(engine, regions)
+        if rows.paths:
+            _make(own, engine, source, rows)
+        return len(rows.paths), 0, rows.blank
+    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
         removed = _remove_unused(folder, live)
         known = _contents_of(live.engine)
         new = [id for id in regions if table.content(id) not in known]
@@ -379,20 +373,13 @@ def _rows(engine: Engine, regions: dict[int, Regions]) -> _Rows:
     )
 
 
-@contextlib.contextmanager
-def _opened(own: Path, engine: Engine, source: RegionSource) -> Iterator[LiveEngine | None]:
-    """The engine of the regions; None if there is none of this extractor, backend and source."""
+def _fits(own: Path, engine: Engine, source: RegionSource) -> bool:
+    """Whether the folder holds an engine of regions of this extractor, backend and source."""
     if not snapshot.is_engine(own):
-        yield None
-        return
+        return False
     manifest = snapshot.manifest_of(own)
-    if (manifest.fingerprint, manifest.index_spec, manifest.name) != (
-        region_fingerprint(engine.extractor), _spec(engine), source.fingerprint,
-    ):  # fmt: skip
-        yield None
-        return
-    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
-        yield live
+    stored = manifest.fingerprint, manifest.index_spec, manifest.name
+    return stored == (region_fingerprint(engine.extractor), _spec(engine), source.fingerprint)
 
 
 def forget_regions(folder: str | Path) -> None:

@@ -59,13 +59,13 @@ class GalleryRegions:
 
     def __init__(
         self, index: Index | DeltaIndex, images: np.ndarray, regions: np.ndarray, boxes: np.ndarray,
-        class_names: Sequence[str | None], scores: np.ndarray,
+        class_names: Sequence[str | None] | np.ndarray, scores: np.ndarray,
     ):  # fmt: skip
         order = np.argsort(images, kind="stable")
         self.index = index
         self._images, self._regions = np.asarray(images, np.int64)[order], np.asarray(regions, np.int64)[order]
         self._boxes, self._scores = np.asarray(boxes, np.float32).reshape(-1, 4)[order], np.asarray(scores)[order]
-        self._class_names = [class_names[row] for row in order]
+        self._class_names = np.asarray(class_names, object)[order]
         self._by_region = np.argsort(self._regions, kind="stable")
 
     @classmethod
@@ -95,10 +95,8 @@ class GalleryRegions:
             raise ValueError(f"there are regions of image {self._images.max()}, but only {len(ids)} images")
         images = np.asarray(ids, np.int64)[self._images]
         kept = np.flatnonzero(images != PAD)
-        names = [self._class_names[row] for row in kept]
-        return GalleryRegions(
-            self.index, images[kept], self._regions[kept], self._boxes[kept], names, self._scores[kept]
-        )
+        columns = (self._regions, self._boxes, self._class_names, self._scores)
+        return GalleryRegions(self.index, images[kept], *(column[kept] for column in columns))
 
     def __len__(self) -> int:
         """Number of regions, of all images."""
