@@ -203,21 +203,13 @@ class Engine:
         # Before the features are extracted, as in `fit`.
         contents = identities(paths)
         class_names = class_names_of(images)
-        first = {path: row for row, path in reversed(list(enumerate(paths)))}
-        rows = sorted(first.values())
-        known = compare(
-            self.table, self.index.contains, [paths[row] for row in rows], [contents[row] for row in rows],
-            [class_names[row] for row in rows] if classes else None,
-        )  # fmt: skip
-        unchanged = np.full(len(images), -1)
-        for row, one in zip(rows, known, strict=True):
-            if one.outcome is Outcome.UNCHANGED:
-                unchanged[row] = one.ids[-1]
-        new = [row for row in rows if unchanged[row] < 0]
+        known = compare(self.table, self.index.contains, paths, contents, class_names if classes else None)
+        kept = [one.ids[-1] if one.outcome is Outcome.UNCHANGED and one.ids else -1 for one in known]
+        new = [row for row, one in enumerate(known) if one.outcome is not Outcome.UNCHANGED]
         vectors = np.full((len(images), self.index.dim or self.extractor.dim), np.nan, np.float32)
         if new:
             vectors[new] = self.extractor.extract(images.subset(new))
-        return Candidates(paths, contents, class_names, [None] * len(images), vectors, unchanged)
+        return Candidates(paths, contents, class_names, [None] * len(images), vectors, np.array(kept, np.int64))
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove images; their ids are not given again.

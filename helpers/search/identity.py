@@ -38,10 +38,14 @@ class Outcome(Enum):
 
 
 class Known(NamedTuple):
-    """What an engine knows about one image: the outcome of adding it, and the ids that its path has in the index."""
+    """What an engine knows about one image: the outcome of adding it, and the ids that its path has in the index.
+
+    first : the row of the first image with this path. An image that repeats it is unchanged and has no ids of its own.
+    """
 
     outcome: Outcome
     ids: tuple[int, ...]
+    first: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ def compare(
     Parameters
     ----------
     contains : ids → which of them the index holds.
-    paths, contents : absolute paths without repetition, and identities, one per image.
+    paths, contents : absolute paths and identities, one per image.
     class_names : compared as well, if they are given; None for an image of no class.
     """
     at = [table.ids_at(path) if content is not None else () for path, content in zip(paths, contents, strict=True)]
@@ -109,7 +113,11 @@ def compare(
     ids = np.unique(np.array([id for part in (*at, *equal.values()) for id in part], np.int64))
     held = set(ids[contains(ids)].tolist()) if len(ids) else set()
     known, copied = [], {content for content, same in equal.items() if not held.isdisjoint(same)}
+    first = {paths[row]: row for row in reversed(range(len(paths))) if contents[row] is not None}
     for row, content in enumerate(contents):
+        if first.get(paths[row], row) != row:
+            known.append(Known(Outcome.UNCHANGED, (), first[paths[row]]))
+            continue
         own = tuple(id for id in at[row] if id in held)
         outcome = Outcome.NEW
         if own and table.content(own[-1]) != content:
@@ -119,7 +127,7 @@ def compare(
             outcome = Outcome.UNCHANGED if same else Outcome.RECLASSIFIED
         elif content in copied:
             outcome = Outcome.COPY
-        known.append(Known(outcome, own))
+        known.append(Known(outcome, own, row))
         if content is not None:
             copied.add(content)
     return known
@@ -176,24 +184,13 @@ def plan(
     classes : whether an image in another class is replaced. Otherwise, images that are replaced keep their class.
     """
     unreadable = np.isnan(candidates.vectors).all(axis=1) & (candidates.unchanged < 0)
-    first: dict[str, int] = {}
-    for row, path in enumerate(candidates.paths):
-        if candidates.contents[row] is not None:
-            first.setdefault(path, row)
-    compared = [row for row, path in enumerate(candidates.paths) if first.get(path, row) == row]
-    known = compare(
-        table,
-        contains,
-        [candidates.paths[row] for row in compared],
-        [candidates.contents[row] for row in compared],
-        [candidates.class_names[row] for row in compared] if classes else None,
-    )
+    known = compare(table, contains, candidates.paths, candidates.contents, candidates.class_names if classes else None)
     ids, outcomes = np.full(len(candidates), -1), [Outcome.UNCHANGED] * len(candidates)
     rows: list[int] = []
     class_names: list[str | None] = []
     replaced: list[int] = []
-    for row, (outcome, own) in zip(compared, known, strict=True):
-        if candidates.unchanged[row] >= 0:
+    for row, (outcome, own, first) in enumerate(known):
+        if candidates.unchanged[row] >= 0 or first != row:
             ids[row] = candidates.unchanged[row]
             continue
         if unreadable[row]:
@@ -212,8 +209,7 @@ def plan(
         rows.append(row)
         class_names.append(class_name)
         replaced += own
-    for row, path in enumerate(candidates.paths):
-        ids[row] = ids[first.get(path, row)]
+    ids = ids[[one.first for one in known]]
     return Plan(rows, class_names, np.array(replaced, np.int64), Additions(ids, tuple(outcomes)))
 
 
