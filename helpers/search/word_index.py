@@ -160,12 +160,12 @@ class WordIndex(GalleryWords):
         if version == self._version:
             return
         with self._file.reading() as connection:
-            new = class_scores.read(connection, self._last)
-        for start in range(0, len(new.contents), _STEP):
+            contents, classes, probabilities, last = class_scores.read(connection, self._last)
+        for start in range(0, len(contents), _STEP):
             rows = slice(start, start + _STEP)
-            vectors = self._space.embed_likeliest(new.classes[rows], new.probabilities[rows])
-            self._vectors.update(zip(new.contents[rows], vectors, strict=True))
-        self._last, self._version = new.last, version
+            vectors = self._space.embed_likeliest(classes[rows], probabilities[rows])
+            self._vectors.update(zip(contents[rows], vectors, strict=True))
+        self._last, self._version = last, version
 
     def _extend(self, engine: Engine) -> None:
         """Add the images of the engine that have scores by now."""

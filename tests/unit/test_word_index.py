@@ -25,7 +25,7 @@ COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow
 def stored_scores(folder):
     """The contents that have class scores in a saved engine."""
     with EngineFile(folder) as file, file.reading() as connection:
-        return class_scores.read(connection).contents
+        return class_scores.read(connection)[0]
 
 
 class ColorFeatures(FeatureExtractor):

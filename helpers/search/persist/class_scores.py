@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,20 +14,6 @@ TABLE = ContentTable(
     "class_scores", ("classes blob not null", "probabilities blob not null"),
     "classifier", ("name not null", "fingerprint not null"),
 )  # fmt: skip
-
-
-class StoredScores(NamedTuple):
-    """The likeliest classes of images, most likely first.
-
-    contents : the identities of the images' contents (n).
-    classes : int16 (n, `DEPTH`). probabilities : float32 (n, `DEPTH`). Both may have fewer columns.
-    last : number of the last row, for the next `read`.
-    """
-
-    contents: list[bytes]
-    classes: np.ndarray
-    probabilities: np.ndarray
-    last: int
 
 
 def rows_of(contents: Sequence[bytes | None], scores: np.ndarray) -> list[tuple]:
@@ -44,13 +29,16 @@ def likeliest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes.astype(np.int16), np.take_along_axis(scores, classes, axis=1).astype(np.float32)
 
 
-def read(connection: sqlite3.Connection, after: int = 0) -> StoredScores:
-    """The scores with a number above ``after``."""
+def read(connection: sqlite3.Connection, after: int = 0) -> tuple[list[bytes], np.ndarray, np.ndarray, int]:
+    """The scores with a number above ``after``.
+
+    Returns
+    -------
+    The contents (n), the likeliest classes of each, most likely first, int16 (n, `DEPTH` or fewer), their
+    probabilities, float32, and the number of the last row.
+    """
     rows = TABLE.read(connection, after)
     depth = len(rows[0][2]) // 2 if rows else DEPTH
-    return StoredScores(
-        [row[1] for row in rows],
-        np.frombuffer(b"".join(row[2] for row in rows), "<i2").reshape(-1, depth),
-        np.frombuffer(b"".join(row[3] for row in rows), "<f4").reshape(-1, depth),
-        rows[-1][0] if rows else after,
-    )
+    classes = np.frombuffer(b"".join(row[2] for row in rows), "<i2").reshape(-1, depth)
+    probabilities = np.frombuffer(b"".join(row[3] for row in rows), "<f4").reshape(-1, depth)
+    return [row[1] for row in rows], classes, probabilities, rows[-1][0] if rows else after
