@@ -20,7 +20,7 @@ from helpers.search.persist import added_dates, snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.engine_file import EngineFile
-from helpers.search.persist.roots import Roots, StoredRoot, locate
+from helpers.search.persist.roots import Roots, locate
 
 log = logging.getLogger("lookalike.engine")
 
@@ -89,7 +89,7 @@ class LiveEngine:
     def changes(self) -> int:
         """The number of additions and removals in the log."""
         with self._replaying, self._opened().reading() as connection:
-            return wal.count(connection)
+            return connection.execute("select count(*) from log").fetchone()[0]
 
     def wait_for_compaction(self) -> int:
         """Wait for this process's background compaction; returns the number of changes it has compacted so far.
@@ -110,7 +110,28 @@ class LiveEngine:
         IndexFileError : the log cannot be read.
         """
         with self._replaying:
-            return self._replay()
+            version = self._opened().version()
+            if version == self._version:
+                return False
+            engine = self.engine
+            with self._reader.reading() as connection:
+                manifest = snapshot.read_manifest(connection, self.folder)
+                saved, stored = engine.saved, snapshot.read_roots(connection)
+                former = saved.roots.stored
+                known = manifest.snapshot_id == saved.snapshot_id and manifest.log_position <= saved.position
+                known &= stored[: len(former)] == former
+                changes = wal.read(connection, saved.position) if known else []
+            if known:
+                new = stored[len(former) :]
+                found = locate(self.folder, new, snapshot.samples_of_changes(changes)) if new else ()
+                replayed = engine.replay(changes, Roots(self.folder, [*saved.roots, *found]))
+            else:
+                # Another save, roots at another place, or a compaction of changes that this process has not read.
+                replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
+            self.engine, self._version = replayed, version
+            if manifest.log_position > replayed.saved.compacted:
+                self._switch_later()
+            return replayed is not engine
 
     def add(self, images: ImageSet, classes: bool = False) -> Additions:
         """Add images and save them; `helpers.search.identity` defines what becomes of those that the engine knows.
@@ -262,35 +283,6 @@ class LiveEngine:
         if isinstance(index, DeltaIndex):
             self._compaction.start_if_due(index.changes, len(index))
 
-    def _replay(self) -> bool:
-        """`refresh`, called with the lock held."""
-        version = self._opened().version()
-        if version == self._version:
-            return False
-        engine = self.engine
-        with self._reader.reading() as connection:
-            manifest = snapshot.read_manifest(connection, self.folder)
-            saved, stored = engine.saved, snapshot.read_roots(connection)
-            known = manifest.snapshot_id == saved.snapshot_id and manifest.log_position <= saved.position
-            known &= stored[: len(saved.roots.stored)] == saved.roots.stored
-            changes = wal.read(connection, saved.position) if known else []
-        if known:
-            replayed = engine.replay(changes, self._extended_roots(saved.roots, stored, changes))
-        else:
-            # Another save, roots at another place, or a compaction of changes that this process has not read.
-            replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
-        self.engine, self._version = replayed, version
-        if manifest.log_position > replayed.saved.compacted:
-            self._switch_later()
-        return replayed is not engine
-
-    def _extended_roots(self, roots: Roots, stored: list[StoredRoot], changes: Sequence[wal.Change]) -> Roots:
-        """The roots of this process, and those that were stored since."""
-        new = stored[len(roots.stored) :]
-        if not new:
-            return roots
-        return Roots(self.folder, [*roots, *locate(self.folder, new, snapshot.samples_of_changes(changes))])
-
     def _switch_later(self) -> None:
         """Search the compacted index file once it is open; until then, the former file and the changes."""
         if self._switching is None or not self._switching.is_alive():
@@ -305,18 +297,18 @@ class LiveEngine:
             log.exception("The compacted index file of %s cannot be opened.", self.folder)
 
     def _switch(self) -> None:
-        while True:
-            manifest = snapshot.manifest_of(self.folder)
-            saved = self.engine.saved
-            if saved.snapshot_id != manifest.snapshot_id or saved.compacted >= manifest.log_position:
-                return
-            try:
-                base = snapshot.open_base(self.folder, manifest, mmap=True)
-                break
-            except FileNotFoundError:
-                # Another process has compacted again, unless the manifest still names the file.
-                if snapshot.manifest_of(self.folder) == manifest:
-                    raise
+        manifest = snapshot.manifest_of(self.folder)
+        saved = self.engine.saved
+        if saved.snapshot_id != manifest.snapshot_id or saved.compacted >= manifest.log_position:
+            return
+        try:
+            base = snapshot.open_base(self.folder, manifest, mmap=True)
+        except FileNotFoundError:
+            # Another process has compacted again, unless the manifest still names the file.
+            if snapshot.manifest_of(self.folder) == manifest:
+                raise
+            self._switch()
+            return
         with self._replaying:
             saved = self.engine.saved
             same = saved.snapshot_id == manifest.snapshot_id

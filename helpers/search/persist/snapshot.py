@@ -19,7 +19,7 @@ import numpy as np
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
 from helpers.search.index import Index, IndexFileError, load_index
-from helpers.search.persist import added_dates, wal
+from helpers.search.persist import added_dates
 from helpers.search.persist.engine_file import NAME, OLD_NAME, EngineFile, EngineFolderError, has_table
 from helpers.search.persist.roots import Roots, Sample, StoredRoot, spread
 from helpers.search.persist.wal import Change, to_sql, to_str
@@ -301,7 +301,7 @@ def extend_snapshot(connection: sqlite3.Connection, before: Manifest, manifest: 
         connection.execute("insert into parts values (?, ?)", (before.images, _checksum(rows)))
     connection.execute("delete from manifest")
     _insert_manifest(connection, manifest)
-    wal.delete(connection, upto)
+    connection.execute("delete from log where number <= ?", (upto,))
 
 
 def _insert_manifest(connection: sqlite3.Connection, manifest: Manifest) -> None:

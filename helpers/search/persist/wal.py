@@ -61,11 +61,6 @@ def read(connection: sqlite3.Connection, after: int) -> list[Change]:
     ]  # fmt: skip
 
 
-def count(connection: sqlite3.Connection) -> int:
-    """The number of changes in the log."""
-    return connection.execute("select count(*) from log").fetchone()[0]
-
-
 def last_number(connection: sqlite3.Connection) -> int:
     """The number of the last change ever made, 0 before the first."""
     row = connection.execute("select seq from sqlite_sequence where name = 'log'").fetchone()
@@ -98,11 +93,6 @@ def add(
 def remove(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     """Write removals."""
     connection.executemany("insert into log (id) values (?)", ((int(id),) for id in ids))
-
-
-def delete(connection: sqlite3.Connection, upto: int) -> None:
-    """Delete the changes up to a number."""
-    connection.execute("delete from log where number <= ?", (upto,))
 
 
 def to_sql(text: str | None) -> str | bytes | None:
