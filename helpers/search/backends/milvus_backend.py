@@ -13,6 +13,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -351,17 +352,12 @@ def _failure(address: str, reason: str, retry: bool, uncertain: bool) -> Excepti
 @contextlib.contextmanager
 def _captured_log() -> Iterator[list[logging.LogRecord]]:
     """Collects the warnings and errors of Milvus Lite, the only place where it says why it cannot open a file."""
-    records: list[logging.LogRecord] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record)
-
-    handler, logger = Collector(logging.WARNING), logging.getLogger("milvus_lite")
+    handler, logger = BufferingHandler(1_000_000), logging.getLogger("milvus_lite")
+    handler.setLevel(logging.WARNING)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        yield records
+        yield handler.buffer
     finally:
         logger.removeHandler(handler)
         logger.propagate = before
