@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from helpers.search.index import IndexFileError
 from helpers.search.persist import wal
@@ -59,7 +58,7 @@ class EngineFolderError(IndexFileError):
     """A folder does not hold an engine, or one of another extractor or format; the message says which."""
 
 
-class EngineFile:
+class EngineFile(contextlib.AbstractContextManager["EngineFile"]):
     """The SQLite file of one engine folder; for one thread at a time.
 
     Any method may raise EngineFolderError (there is no engine, or one of another format) and IndexFileError (the file
@@ -77,9 +76,6 @@ class EngineFile:
         self._connection: sqlite3.Connection | None = None
         self._copy: tempfile.TemporaryDirectory | None = None
         self._wrote = False
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -149,7 +145,7 @@ class EngineFile:
         if not self._create and not os.access(self.folder, os.W_OK):
             return self._connect_read_only()
         connection = _connect(self.path, "rwc" if self._create else "rw")
-        try:
+        with _closed_on_error(connection):
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
             # Overwriting the rows of a compacted log would take longer than the rest of the transaction.
@@ -160,11 +156,7 @@ class EngineFile:
                 if _format(connection) == 0:
                     make_tables(connection)
                 connection.execute("commit")
-            self._check_format(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return self._checked(connection)
 
     def _connect_read_only(self) -> sqlite3.Connection:
         log, shared = (self.path.with_name(f"{NAME}{suffix}") for suffix in ("-wal", "-shm"))
@@ -183,20 +175,15 @@ class EngineFile:
         return connection
 
     def _checked(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        try:
-            self._check_format(connection)
-        except BaseException:
-            connection.close()
-            raise
+        """The connection, unless the file has another format."""
+        with _closed_on_error(connection):
+            version = _format(connection)
+            if version not in (0, FORMAT) and not self._replace:
+                raise EngineFolderError(
+                    f"{self.path} has format {version}; this version reads {FORMAT}. Index its images again: "
+                    "`lookalike index FOLDER -o OTHER` makes another engine, and --force replaces this one."
+                )
         return connection
-
-    def _check_format(self, connection: sqlite3.Connection) -> None:
-        version = _format(connection)
-        if version not in (0, FORMAT) and not self._replace:
-            raise EngineFolderError(
-                f"{self.path} has format {version}; this version reads {FORMAT}. Index its images again: "
-                "`lookalike index FOLDER -o OTHER` makes another engine, and --force replaces this one."
-            )
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -237,6 +224,15 @@ def has_table(connection: sqlite3.Connection, name: str) -> bool:
 
 def _format(connection: sqlite3.Connection) -> int:
     return connection.execute("pragma user_version").fetchone()[0]
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
