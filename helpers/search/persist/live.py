@@ -15,7 +15,7 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.identity import Additions, Candidates, plan
-from helpers.search.index.checks import name_ids
+from helpers.search.index.checks import as_vectors, name_ids
 from helpers.search.persist import added_dates, snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
@@ -25,7 +25,7 @@ from helpers.search.persist.roots import Roots, locate
 log = logging.getLogger("lookalike.engine")
 
 
-class LiveEngine:
+class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     """A saved engine that stays up to date.
 
     The index file is mapped from disk and only read, so processes share its memory. Additions and removals go to the
@@ -60,9 +60,6 @@ class LiveEngine:
     ) -> Self:
         """Open what `Engine.save` wrote, with all changes since; parameters and errors as in `Engine.load`."""
         return cls(Path(folder), extractor, root)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -175,14 +172,11 @@ class LiveEngine:
         ValueError : the numbers of paths, vectors and names differ, or a vector is invalid.
         EngineFolderError, IndexFileError : nothing was added: see `refresh`, or the log cannot be written.
         """
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        if vectors.shape != (len(paths), self.engine.index.dim) or len(class_names) != len(paths):
+        vectors = as_vectors(vectors, self.engine.index.dim)
+        if not len(paths) == len(vectors) == len(class_names):
             raise ValueError(
-                f"{len(paths)} images need as many class names, got {len(class_names)}, and vectors of shape "
-                f"{(len(paths), self.engine.index.dim)}, got {vectors.shape}"
+                f"{len(paths)} images need as many vectors and class names, got {len(vectors)} and {len(class_names)}"
             )
-        if not np.isfinite(vectors).all():
-            raise ValueError("a vector holds NaN or infinity: omit such images")
         nothing = [None] * len(paths)
         files = [str(Path(path).absolute()) for path in paths]
         candidates = Candidates(
