@@ -1,6 +1,6 @@
 """Search by the parts of images: a query is an image, a part of it, or several parts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -10,7 +10,7 @@ from helpers.features.regions import Regions
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, Index, check_k
-from helpers.search.index.filters import locate, ranges
+from helpers.search.index.filters import locate, permitted, ranges
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -116,10 +116,7 @@ class GalleryRegions:
     def filters(self, allowed: IdSet | None, excluded: IdSet | None) -> tuple[IdSet | None, IdSet | None]:
         """The ids in ``index`` that a search may find, and those that it must not find, by those of images."""
         if allowed is not None:
-            kept = allowed.contains(self._images)
-            if excluded is not None:
-                kept &= ~excluded.contains(self._images)
-            return IdSet(self._regions[kept]), None
+            return IdSet(self._regions[permitted(self._images, allowed, excluded)]), None
         if excluded is None:
             return None, None
         rows = ranges(*(np.searchsorted(self._images, excluded.ids, side) for side in ("left", "right")))
@@ -168,11 +165,18 @@ def search_regions(
     if not queries.size:
         raise ValueError("a query needs at least one part")
     check_cosines(engine)
-    images = _Images(engine, IdSet.of(allowed), IdSet.of(excluded))
-    depth = min(max(1, images.count), k if len(queries) == 1 else max(k, DEPTH))
-    found = [engine.index.search(queries, depth, allowed=images.allowed, excluded=images.excluded).ids.ravel()]
-    found += [_nearest(regions, query[None], depth, images) for query in queries]
-    ids = images.kept(np.unique(np.concatenate(found)))
+    allowed, excluded = IdSet.of(allowed), IdSet.of(excluded)
+
+    def kept(ids: np.ndarray) -> np.ndarray:
+        """Those of some ids that may be found. Padding and removed images may not."""
+        return ids[engine.index.contains(ids) & permitted(ids, allowed, excluded)]
+
+    count = engine.index.count(allowed=allowed, excluded=excluded)
+    depth = min(max(1, count), k if len(queries) == 1 else max(k, DEPTH))
+    found = [engine.index.search(queries, depth, allowed=allowed, excluded=excluded).ids.ravel()]
+    filters = regions.filters(allowed, excluded)
+    found += [_nearest(regions, query[None], depth, filters, kept) for query in queries]
+    ids = kept(np.unique(np.concatenate(found)))
     if not len(ids):
         return RegionRanking(Ranking(np.full((1, k), PAD), np.full((1, k), -np.inf)), ())
     scored = _scored(engine, regions, l2_normalize(queries), ids)
@@ -191,35 +195,21 @@ def check_cosines(engine: Engine) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """The images that a search may find."""
+def _nearest(
+    regions: GalleryRegions, query: np.ndarray, count: int, filters: tuple[IdSet | None, IdSet | None],
+    kept: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are so many.
 
-    engine: Engine
-    allowed: IdSet | None
-    excluded: IdSet | None
-
-    @property
-    def count(self) -> int:
-        return self.engine.index.count(allowed=self.allowed, excluded=self.excluded)
-
-    def kept(self, ids: np.ndarray) -> np.ndarray:
-        """Those of some ids that may be found. Padding and removed images may not."""
-        kept = self.engine.index.contains(ids)
-        if self.allowed is not None:
-            kept &= self.allowed.contains(ids)
-        return ids[kept if self.excluded is None else kept & ~self.excluded.contains(ids)]
-
-
-def _nearest(regions: GalleryRegions, query: np.ndarray, count: int, images: _Images) -> np.ndarray:
-    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are so many."""
-    allowed, excluded = regions.filters(images.allowed, images.excluded)
+    filters : see `GalleryRegions.filters`. kept : ids of images → those that may be found.
+    """
+    allowed, excluded = filters
     total = min(regions.index.count(allowed=allowed, excluded=excluded), regions.index.max_k)
     depth, found = 0, np.empty(0, np.int64)
     while depth < total and len(found) < count:
         depth = int(min(total, max(4 * depth, 4 * count)))
         nearest = regions.index.search(query, depth, allowed=allowed, excluded=excluded).ids[0]
-        found = images.kept(regions.images_of(nearest[nearest != PAD]))
+        found = kept(regions.images_of(nearest[nearest != PAD]))
     return found[:count]
 
 

@@ -156,10 +156,13 @@ class Selection:
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool, in the shape of ``ids``: which results are selected; padding is not."""
-        kept = ids != PAD
-        if self.allowed is not None:
-            kept &= self.allowed.contains(ids)
-        return kept if self.excluded is None else kept & ~self.excluded.contains(ids)
+        return (ids != PAD) & permitted(ids, self.allowed, self.excluded)
+
+
+def permitted(ids: np.ndarray, allowed: IdSet | None, excluded: IdSet | None) -> np.ndarray:
+    """bool, in the shape of ``ids``: which ids pass the filters."""
+    kept = np.ones(ids.shape, bool) if allowed is None else allowed.contains(ids)
+    return kept if excluded is None else kept & ~excluded.contains(ids)
 
 
 def keep(ids: np.ndarray, scores: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
