@@ -243,7 +243,7 @@ def test_bad_input_is_named():
         rescored(ranking, queries, gallery, ids=[10, 11, 12, 13, 14])
     with pytest.raises(ValueError, match=r"ids must have shape \(5,\)"):
         rescored(ranking, queries, gallery, ids=[0, 1])
-    with pytest.raises(ValueError, match="unique: 1 is given twice"):
+    with pytest.raises(ValueError, match="unique: id 1 given twice"):
         rescored(ranking, queries, gallery, ids=[0, 1, 2, 1, 3])
     with pytest.raises(ValueError, match="negative, got -1"):
         rescored(ranking, queries, gallery, ids=[0, 1, 2, -1, 3])

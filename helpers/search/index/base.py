@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import ArrayLike
 
-from helpers.search.index.checks import as_ids, as_vectors, check_k, name_ids
+from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_k, name_ids
 from helpers.search.index.factory import METRIC_NAMES, open_index
 from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate
 from helpers.search.index.locks import ReadWriteLock
@@ -311,15 +311,8 @@ class Index(ABC):
     def _new_ids(self, ids: ArrayLike | None, count: int) -> np.ndarray:
         if ids is None:
             return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
-        ids = as_ids(ids)
-        if ids.shape != (count,):
-            raise ValueError(f"ids must have shape ({count},), one per vector; got {ids.shape}")
-        if (ids < 0).any():
-            raise ValueError(f"ids must not be negative, got {ids[ids < 0][0]}")
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(f"ids must be unique: {name_ids(values[counts > 1])} given twice")
-        taken = values[self.contains(values)]
+        ids = as_new_ids(ids, count)
+        taken = np.sort(ids[self.contains(ids)])
         if len(taken):
             raise ValueError(f"{name_ids(taken)} already in the index: remove first, or choose others")
         return ids

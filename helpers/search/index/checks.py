@@ -63,6 +63,19 @@ def as_ids(ids: ArrayLike) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def as_new_ids(ids: ArrayLike, count: int) -> np.ndarray:
+    """`as_ids` of ``count`` vectors. Raises ValueError unless they are unique and not negative."""
+    ids = as_ids(ids)
+    if ids.shape != (count,):
+        raise ValueError(f"ids must have shape ({count},), one per vector; got {ids.shape}")
+    if (ids < 0).any():
+        raise ValueError(f"ids must not be negative, got {ids[ids < 0][0]}")
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"ids must be unique: {name_ids(values[counts > 1])} given twice")
+    return ids
+
+
 def name_ids(ids: np.ndarray) -> str:
     """A few ids, for a message."""
     shown = ", ".join(map(str, ids[:5]))

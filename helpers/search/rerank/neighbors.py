@@ -3,6 +3,7 @@
 import numpy as np
 
 from helpers.search.index import check_count
+from helpers.search.index.checks import as_new_ids
 from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
 
@@ -26,15 +27,8 @@ class Gallery:
     def __init__(self, size: int, ids: np.ndarray | None = None):
         if not size:
             raise ValueError("the gallery is empty: there is nothing to re-rank")
-        self.ids = np.arange(size) if ids is None else np.array(ids, dtype=np.int64)
-        if self.ids.shape != (size,):
-            raise ValueError(f"ids must have shape ({size},), one per row of the gallery; got {self.ids.shape}")
+        self.ids = np.arange(size) if ids is None else as_new_ids(ids, size)
         self._order = np.argsort(self.ids, kind="stable")
-        ascending = self.ids[self._order]
-        if ascending[0] < 0:
-            raise ValueError(f"ids must not be negative, got {ascending[0]}")
-        if (ascending[1:] == ascending[:-1]).any():
-            raise ValueError(f"ids must be unique: {ascending[1:][ascending[1:] == ascending[:-1]][0]} is given twice")
 
     def __len__(self) -> int:
         return len(self.ids)
