@@ -18,11 +18,13 @@ class IdSet:
     Attributes
     ----------
     ids : int64 (m,), ascending, unique, read-only.
+    max_size : the size of the set; as in `IdsPerQuery`.
     """
 
     def __init__(self, ids: ArrayLike):
         self.ids = np.unique(as_ids(ids))
         self.ids.setflags(write=False)
+        self.max_size = len(self.ids)
         self._last: tuple[weakref.ref, np.ndarray] | None = None
 
     @classmethod
@@ -32,11 +34,6 @@ class IdSet:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @property
-    def max_size(self) -> int:
-        """The size of the set; as in `IdsPerQuery`."""
-        return len(self)
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool, in the shape of ``ids``."""
@@ -69,11 +66,12 @@ class IdsPerQuery:
 
     Each query is searched ``max_size`` results deeper, so the sets should be small. `IdSet` holds ids for all queries.
 
-    starts : int64 (q + 1,), ascending from 0. ids : int64 (m,).
+    starts : int64 (q + 1,), ascending from 0. ids : int64 (m,). max_size : the size of the largest set.
     """
 
     def __init__(self, starts: np.ndarray, ids: np.ndarray):
         self.starts, self.ids = as_ids(starts), as_ids(ids)
+        self.max_size = int(np.diff(self.starts).max(initial=0))
 
     @classmethod
     def of(cls, sets: Sequence[ArrayLike]) -> Self:
@@ -83,11 +81,6 @@ class IdsPerQuery:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
-
-    @property
-    def max_size(self) -> int:
-        """The size of the largest set."""
-        return int(np.diff(self.starts).max(initial=0))
 
     def take(self, rows: np.ndarray) -> Self:
         """The sets of some queries, in the order of ``rows``."""

@@ -1,5 +1,6 @@
 """DeltaIndex: a read-only base index, and the changes since then in memory."""
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -102,7 +103,9 @@ class DeltaIndex:
         taken = ids[self.contains(ids)]
         if len(taken):
             raise ValueError(f"{name_ids(taken)} already in the index")
-        other = self._copy()
+        other = copy.copy(self)
+        for name in ("ids", "_hidden", "_hidden_in_base"):
+            vars(other).pop(name, None)
         if len(ids):
             other._added = self._added.extended(vectors, ids)
         missing = removed[~other.contains(removed)]
@@ -211,12 +214,6 @@ class DeltaIndex:
             return self._hidden
         # Another process may have added the same vectors to the server meanwhile.
         return IdSet(np.union1d(self._removed, self._added.ids))
-
-    def _copy(self) -> "DeltaIndex":
-        other = object.__new__(type(self))
-        for name in ("_base", "_base_ids", "_added", "_removed", "metric", "dim"):
-            setattr(other, name, getattr(self, name))
-        return other
 
 
 def apply_changes(index: Index | DeltaIndex, changes: Sequence[Change]) -> DeltaIndex:
