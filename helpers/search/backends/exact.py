@@ -9,8 +9,9 @@ different chunks would get slightly different scores, in random order. Therefore
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -54,12 +55,7 @@ class ExactIndex(StoredIndex):
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
         self._chunk = chunk
-        scorers: dict[str, type[_Cosine] | type[_Euclidean]] = {
-            "cosine": _Cosine,
-            "euclidean": _Euclidean,
-            "manhattan": _Manhattan,
-        }
-        self._scorer = scorers[self.metric]()
+        self._scorer = _SCORERS[self.metric]()
 
     @property
     def nbytes(self) -> int:
@@ -214,20 +210,23 @@ class _Cosine:
         return scores.astype(np.float32)
 
 
-class _Euclidean:
-    """The distance by its definition, after |q|² - 2qg + |g|² has ruled out most vectors.
+class _Distance:
+    """The distance by its definition, after |q|² - 2qg + |g|² has ruled out most vectors, if it is Euclidean.
 
     That formula subtracts large numbers, so it is inaccurate for close vectors.
     Bounds are of 2qg - |g|², which falls as the distance grows.
+
+    metric : of SciPy. few : as in `_Cosine`; 0 for other distances, for which the bounds are not used.
     """
 
-    few: float = 1 / 8
+    def __init__(self, metric: str, few: float):
+        self.metric, self.few = metric, few
 
     def prepare(self, vectors: np.ndarray) -> np.ndarray:
         return vectors
 
     def scores(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        return 0.0 - _distances(queries, gallery, "euclidean")
+        return 0.0 - _distances(queries, gallery, self.metric)
 
     def bounds(self, queries: np.ndarray, gallery: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         near = queries @ gallery.T
@@ -244,13 +243,11 @@ class _Euclidean:
         return (_squares(queries) - scores * scores).astype(np.float32)
 
 
-class _Manhattan(_Euclidean):
-    """The sum of absolute differences, for which the bounds are not used."""
-
-    few = 0
-
-    def scores(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        return 0.0 - _distances(queries, gallery, "cityblock")
+_SCORERS: dict[str, Callable[[], _Cosine | _Distance]] = {
+    "cosine": _Cosine,
+    "euclidean": partial(_Distance, "euclidean", 1 / 8),
+    "manhattan": partial(_Distance, "cityblock", 0),
+}
 
 
 class _Best:
