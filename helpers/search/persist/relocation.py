@@ -8,7 +8,7 @@ from helpers.features.file_hashes import identities
 from helpers.search.engine import Engine, UnopenedExtractor
 from helpers.search.persist import snapshot
 from helpers.search.persist.engine_file import EngineFile
-from helpers.search.persist.roots import GALLERY, Root, Roots
+from helpers.search.persist.roots import GALLERY, Root, Roots, new_root
 
 #: The number of files whose contents are compared.
 _COMPARED = 20
@@ -52,9 +52,8 @@ def relocate(engine_folder: str | Path, place: str | Path, former: str | Path | 
             f"{place} holds other images of the same names: {len(compared) - equal} of {len(compared)} that were "
             f"compared differ from those of {root.path}; nothing was changed"
         )
-    moved = roots.relocated(number, place)
     with EngineFile(folder) as file, file.writing() as connection:
-        snapshot.write_roots(connection, [one for one in moved.stored if one.number == number])
+        snapshot.write_roots(connection, [new_root(folder, number, str(place)).stored])
     return len(ids), len(there)
 
 

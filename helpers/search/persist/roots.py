@@ -80,9 +80,9 @@ class Roots:
 
         root : the gallery's folder. former : the roots that it had before, if any; they are kept.
         """
-        roots = [] if root is None else [_new(folder, GALLERY, str(root.absolute()))]
+        roots = [] if root is None else [new_root(folder, GALLERY, str(root.absolute()))]
         for number, other in enumerate((one for one in former or () if one.stored.number != GALLERY), GALLERY + 1):
-            roots.append(_new(folder, number, other.path))
+            roots.append(new_root(folder, number, other.path))
         return cls(folder, roots).extended(paths)
 
     def __iter__(self) -> Iterator[Root]:
@@ -150,14 +150,9 @@ class Roots:
         known = {root.path for root in self}
         first = max([GALLERY, *self._roots]) + 1
         added = [
-            _new(self.folder, number, folder) for number, folder in enumerate(sorted(set(new) - known), start=first)
+            new_root(self.folder, number, folder) for number, folder in enumerate(sorted(set(new) - known), start=first)
         ]
         return type(self)(self.folder, [*self, *added])
-
-    def relocated(self, number: int, path: Path) -> Self:
-        """The same roots, with another place of one of them, which is to be stored."""
-        moved = _new(self.folder, number, str(path.absolute()))
-        return type(self)(self.folder, [moved if root.stored.number == number else root for root in self])
 
 
 def locate(
@@ -177,11 +172,9 @@ def locate(
     roots = []
     for root in stored:
         files = samples.get(root.number, ())
-        if gallery is not None and root.number == GALLERY:
-            place = str(Path(gallery).absolute())
-            roots.append(Root(root, place, len(files), len(_existing(place, files))))
-        else:
-            roots.append(_locate(folder, root, files))
+        given = gallery if root.number == GALLERY else None
+        place = _place(folder, root, files) if given is None else str(Path(given).absolute())
+        roots.append(Root(root, place, len(files), len(_existing(place, files))))
     return Roots(folder, roots)
 
 
@@ -190,16 +183,14 @@ def spread(count: int) -> list[int]:
     return sorted({row * (count - 1) // max(1, min(SAMPLES, count) - 1) for row in range(min(SAMPLES, count))})
 
 
-def _locate(folder: Path, stored: StoredRoot, samples: Sequence[Sample]) -> Root:
+def _place(folder: Path, stored: StoredRoot, samples: Sequence[Sample]) -> str:
     near = stored.path if stored.relative is None else os.path.normpath(folder.resolve() / stored.relative)
     if near == stored.path:
-        return Root(stored, near, len(samples), len(_existing(near, samples)))
+        return near
     if not samples:
-        return Root(stored, near if Path(near).is_dir() else stored.path)
-    found = {place: _existing(place, samples) for place in (near, stored.path)}
-    equal = {place: _count_equal(place, present) for place, present in found.items()}
-    place = near if equal[near] and equal[near] >= equal[stored.path] else stored.path
-    return Root(stored, place, len(samples), len(found[place]))
+        return near if Path(near).is_dir() else stored.path
+    equal = {place: _count_equal(place, _existing(place, samples)) for place in (near, stored.path)}
+    return near if equal[near] and equal[near] >= equal[stored.path] else stored.path
 
 
 def _existing(place: str, samples: Sequence[Sample]) -> list[Sample]:
@@ -212,7 +203,8 @@ def _count_equal(place: str, samples: Sequence[Sample]) -> int:
     return sum(sample.content in (None, content) for sample, content in zip(samples, now, strict=True))
 
 
-def _new(folder: Path, number: int, path: str) -> Root:
+def new_root(folder: Path, number: int, path: str) -> Root:
+    """The root of a number at an absolute path."""
     try:
         relative = Path(os.path.relpath(path, folder.resolve())).as_posix()
     except ValueError:  # another drive of Windows
