@@ -194,7 +194,9 @@ def plan(
             ids[row] = candidates.unchanged[row]
             continue
         if unreadable[row]:
-            own = own or _held(table, contains, candidates.paths[row])
+            # Without a content, it was not compared.
+            same = np.array(table.ids_at(candidates.paths[row]), np.int64)
+            own = own or tuple(same[contains(same)].tolist())
             outcomes[row] = Outcome.DAMAGED if own else Outcome.UNREADABLE
             replaced += own
             continue
@@ -211,8 +213,3 @@ def plan(
         replaced += own
     ids = ids[[one.first for one in known]]
     return Plan(rows, class_names, np.array(replaced, np.int64), Additions(ids, tuple(outcomes)))
-
-
-def _held(table: GalleryTable, contains: Callable[[np.ndarray], np.ndarray], path: str) -> tuple[int, ...]:
-    ids = np.array(table.ids_at(path), np.int64)
-    return tuple(ids[contains(ids)].tolist()) if len(ids) else ()
