@@ -334,18 +334,10 @@ class Engine:
         IndexFileError : the index file is damaged.
         """
         folder = Path(folder)
-
-        def matching(manifest: Manifest) -> FeatureExtractor:
-            one = _saved_extractor(folder, manifest.extractor) if extractor is None else extractor
-            if one.fingerprint != manifest.fingerprint:
-                raise EngineFolderError(
-                    f"{folder} was made by {manifest.fingerprint}, this extractor is {one.fingerprint}: their vectors "
-                    "cannot be compared. Give the same extractor with the same settings, or fit and save again."
-                )
-            return one
-
-        state, table, index, changes, opened = saving.load(folder, matching, root, mmap)
-        engine = cls(opened)
+        if extractor is None:
+            extractor = _saved_extractor(folder, snapshot.manifest_of(folder).extractor)
+        state, table, index, changes = saving.load(folder, extractor.fingerprint, root, mmap)
+        engine = cls(extractor)
         engine._table, engine.index, engine._saved = table, index, state
         return engine.replay(changes, state.roots)
 

@@ -2,10 +2,9 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from filelock import FileLock
 
@@ -16,8 +15,6 @@ from helpers.search.persist.engine_file import NAME, EngineFile, EngineFolderErr
 from helpers.search.persist.roots import GALLERY, Roots, locate
 from helpers.search.persist.snapshot import Manifest
 from helpers.search.persist.wal import Change
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,15 +97,22 @@ def _check_unchanged(connection: sqlite3.Connection, folder: Path, saved: SavedS
 
 
 def load(
-    folder: Path, check: Callable[[Manifest], T], root: str | Path | None, mmap: bool
-) -> tuple[SavedState, GalleryTable, Index, Sequence[Change], T]:
-    """The content of a folder, see `Engine.load`: state, table and index, changes to apply, and ``check(manifest)``."""
+    folder: Path, fingerprint: str, root: str | Path | None, mmap: bool
+) -> tuple[SavedState, GalleryTable, Index, Sequence[Change]]:
+    """The content of a folder, see `Engine.load`: state, table and index, and changes to apply.
+
+    fingerprint : of the extractor.
+    """
     manifest = None
     with EngineFile(folder) as file:
         while True:
             with file.reading() as connection:
                 before, manifest = manifest, snapshot.read_manifest(connection, folder)
-                checked = check(manifest)
+                if manifest.fingerprint != fingerprint:
+                    raise EngineFolderError(
+                        f"{folder} was made by {manifest.fingerprint}, this extractor is {fingerprint}: their vectors "
+                        "cannot be compared. Give the same extractor with the same settings, or fit and save again."
+                    )
                 stored = snapshot.read_table(connection, manifest, folder)
                 changes = wal.read(connection, manifest.log_position)
             if root is not None and GALLERY not in (one.number for one in stored.roots):
@@ -117,7 +121,7 @@ def load(
                 index = snapshot.open_base(folder, manifest, mmap)
                 roots = locate(folder, stored.roots, stored.samples(index.ids, changes), root)
                 state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position, roots)
-                return state, stored.decoded(roots), index, changes, checked
+                return state, stored.decoded(roots), index, changes
             except FileNotFoundError as error:
                 # Another process may have saved or compacted since, and deleted this index file.
                 if manifest == before:
