@@ -9,9 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import Index
+from helpers.search.index import Index, IndexFileError
 from helpers.search.persist import snapshot, wal
-from helpers.search.persist.engine_file import NAME, EngineFile, EngineFolderError, make_tables
+from helpers.search.persist.engine_file import NAME, OLD_NAME, EngineFile, EngineFolderError, make_tables
 from helpers.search.persist.roots import GALLERY, Roots, locate
 from helpers.search.persist.snapshot import Manifest
 from helpers.search.persist.wal import Change
@@ -37,7 +37,13 @@ class SavedState:
 
 def check_target(folder: Path, saved: SavedState | None, replace: bool) -> None:
     """Make the folder; raise the errors of `Engine.save` if an engine with this state must not be saved there."""
-    snapshot.prepare_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise IndexFileError(f"{folder} cannot be made or read: {error}. Choose another folder.") from error
+    if not {NAME, OLD_NAME} & set(names) and not all(name.startswith("vectors-") for name in names):
+        raise FileExistsError(f"{folder} holds files that are not an engine; choose another folder.")
     if not replace and (folder / NAME).is_file():
         with EngineFile(folder) as file, file.reading() as connection:
             _check_unchanged(connection, folder, saved)

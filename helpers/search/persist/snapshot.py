@@ -18,7 +18,7 @@ import numpy as np
 
 from helpers.files import flush_folder
 from helpers.search.gallery import GalleryTable
-from helpers.search.index import Index, IndexFileError, load_index
+from helpers.search.index import Index, load_index
 from helpers.search.persist import added_dates
 from helpers.search.persist.engine_file import NAME, OLD_NAME, EngineFile, EngineFolderError, has_table
 from helpers.search.persist.roots import Roots, Sample, StoredRoot, spread
@@ -333,17 +333,3 @@ def delete_leftovers(file: EngineFile) -> None:
     for path in stale:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of an engine.
-
-    Raises FileExistsError: it holds something else; IndexFileError: it cannot be made or read.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise IndexFileError(f"{folder} cannot be made or read: {error}. Choose another folder.") from error
-    if not {NAME, OLD_NAME} & set(names) and not all(name.startswith("vectors-") for name in names):
-        raise FileExistsError(f"{folder} holds files that are not an engine; choose another folder.")
