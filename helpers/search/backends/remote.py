@@ -150,13 +150,7 @@ class _ChangesLock(ReadWriteLock):
     """One change at a time; searches do not wait, because the server isolates them."""
 
     def __init__(self) -> None:
-        self._changes = threading.RLock()
-
-    def read(self) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()
-
-    def write(self) -> contextlib.AbstractContextManager[object]:
-        return self._changes
+        self.read, self.write = contextlib.nullcontext(), threading.RLock()
 
 
 def sign_in(address: str, key: str) -> None:
@@ -282,7 +276,7 @@ class RemoteIndex(Index):
         ServerUnavailable : it is unreachable, too slow or too busy.
         ValueError : it stores something else under this name.
         """
-        with self._lock.write():
+        with self._lock.write:
             dim = self._retry(self._inspect)
             pages = [_NONE] if dim is None else [_NONE, *self._pages()]
             self.dim, self._ids, self._uncertain = dim, np.unique(np.concatenate(pages)), _NONE
@@ -299,7 +293,7 @@ class RemoteIndex(Index):
         PartlyIndexed : some were added; repeat the call with the missing ones.
         ServerUnavailable, ServerRefused : none was added.
         """
-        with self._lock.write():
+        with self._lock.write:
             self._sync()
             if payload is not None:
                 count = len(np.asarray(vectors))
@@ -442,7 +436,7 @@ class RemoteIndex(Index):
     def _sync(self) -> None:
         """Check the ids that an error left uncertain."""
         if len(self._uncertain):
-            with self._lock.write():
+            with self._lock.write:
                 present = self._retry(lambda: self._present(self._uncertain))
                 self._register(self._uncertain[present])
                 self._uncertain = _NONE

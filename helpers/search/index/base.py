@@ -128,7 +128,7 @@ class Index(ABC):
         vectors : float (n, dim), stored as float32. The first add sets ``dim``.
         ids : int64 (n,), unique and not negative; by default they follow the highest id ever added.
         """
-        with self._lock.write():
+        with self._lock.write:
             self._sync()
             vectors = self._checked(vectors)
             ids = self._new_ids(ids, len(vectors))
@@ -147,7 +147,7 @@ class Index(ABC):
 
         Raises KeyError: an id is not in the index, and nothing is removed; UnsupportedByIndex: the backend cannot.
         """
-        with self._lock.write():
+        with self._lock.write:
             self._sync()
             ids = np.unique(as_ids(ids))
             missing = ids[~self.contains(ids)]
@@ -160,7 +160,7 @@ class Index(ABC):
 
     def clear(self) -> Self:
         """Remove everything, and forget the dimension and the used ids."""
-        with self._lock.write():
+        with self._lock.write:
             self._clear()
             self._ids = np.empty(0, np.int64)
             self.dim, self._next_id = None, 0
@@ -171,7 +171,7 @@ class Index(ABC):
 
         They become part of ``spec`` and are saved with the index. None stands for the default.
         """
-        with self._lock.write():
+        with self._lock.write:
             for name in options:
                 if name not in self.search_options:
                     raise ValueError(
@@ -213,7 +213,7 @@ class Index(ABC):
                 dropped = excluded
             else:
                 hidden = excluded
-        with self._lock.read():
+        with self._lock.read:
             self._sync()
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
@@ -259,7 +259,7 @@ class Index(ABC):
 
         Raises KeyError: an id is not in the index.
         """
-        with self._lock.read():
+        with self._lock.read:
             self._sync()
             ids = as_ids(ids)
             missing = ids[~self.contains(ids)]
@@ -272,7 +272,7 @@ class Index(ABC):
 
         Raises IndexFileError: the disk is full, or the file cannot be written; the old one is kept.
         """
-        with self._lock.read():
+        with self._lock.read:
             self._sync()
             header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
             return save_arrays(path, header, {"ids": self._ids, **self._state()})

@@ -6,7 +6,15 @@ from collections import deque
 
 
 class ReadWriteLock:
-    """Many readers together, or one writer alone; in order of arrival, so that neither starves."""
+    """Many readers together, or one writer alone; in order of arrival, so that neither starves.
+
+    Attributes
+    ----------
+    read, write : enter one of them to hold the lock.
+    """
+
+    read: contextlib.AbstractContextManager[object]
+    write: contextlib.AbstractContextManager[object]
 
     def __init__(self) -> None:
         # Entering the lock itself is faster than entering the condition.
@@ -15,13 +23,7 @@ class ReadWriteLock:
         self._queue: deque[object] = deque()
         self._holders = 0
         self._exclusive = False
-        self._read, self._write = _Held(self, exclusive=False), _Held(self, exclusive=True)
-
-    def read(self) -> contextlib.AbstractContextManager[object]:
-        return self._read
-
-    def write(self) -> contextlib.AbstractContextManager[object]:
-        return self._write
+        self.read, self.write = _Held(self, exclusive=False), _Held(self, exclusive=True)
 
     def acquire(self, exclusive: bool) -> None:
         """Wait for the lock, and take it."""
