@@ -33,41 +33,35 @@ class DeltaIndex:
     Parameters
     ----------
     base : must not change any more.
+
+    Attributes
+    ----------
+    metric, dim, max_k : of the base.
     """
 
     def __init__(self, base: Index):
-        self._base, self._base_ids = base, base.ids
+        self.base, self._base_ids = base, base.ids
         self._added = ExactIndex(base.metric)
         #: int64, ascending: ids of the base and of added vectors.
         self._removed = np.empty(0, np.int64)
-        self.metric, self.dim = base.metric, base.dim
+        self.metric, self.dim, self.max_k = base.metric, base.dim, base.max_k
         self._added.dim = base.dim
 
     def __len__(self) -> int:
         return len(self._base_ids) + len(self._added) - len(self._removed)
 
     def __repr__(self) -> str:
-        return f"DeltaIndex({self._base!r}, {len(self._added)} added, {len(self._removed)} removed)"
-
-    @property
-    def base(self) -> Index:
-        """The index without the changes."""
-        return self._base
+        return f"DeltaIndex({self.base!r}, {len(self._added)} added, {len(self._removed)} removed)"
 
     @property
     def spec(self) -> str:
         """The spec of the base."""
-        return self._base.spec
-
-    @property
-    def max_k(self) -> float:
-        """As of the base: the largest possible number of results per query."""
-        return self._base.max_k
+        return self.base.spec
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory of the base and of the changes."""
-        return self._base.nbytes + self._added.nbytes + self._removed.nbytes
+        return self.base.nbytes + self._added.nbytes + self._removed.nbytes
 
     @property
     def changes(self) -> int:
@@ -127,7 +121,7 @@ class DeltaIndex:
 
         A base that cannot remove is built again from its vectors, in the precision in which it stores them.
         """
-        base, removed = self._base, self._removed[locate(self._base_ids, self._removed)[1]]
+        base, removed = self.base, self._removed[locate(self._base_ids, self._removed)[1]]
         if len(removed):
             try:
                 base.remove(removed)
@@ -188,20 +182,20 @@ class DeltaIndex:
         if len(missing):
             raise KeyError(f"no vector is stored for {name_ids(missing)}: not in the index")
         vectors, added = np.empty((len(ids), self.dim or 0), np.float32), self._added.contains(ids)
-        for index, rows in ((self._added, added), (self._base, ~added)):
+        for index, rows in ((self._added, added), (self.base, ~added)):
             if rows.any():
                 vectors[rows] = index.vectors(ids[rows])
         return vectors
 
     def tune(self, **options: object) -> "DeltaIndex":
         """As `Index.tune`, for the base."""
-        self._base.tune(**options)
+        self.base.tune(**options)
         return self
 
     def _parts(self, allowed: Filter, excluded: Filter) -> list[tuple[Index, IdSet | None, IdSet | None]]:
         """The indexes to search, with the allowed and excluded ids of each."""
         among, dropped = IdSet.of(allowed), IdSet.of(excluded)
-        parts = [(self._base, self._hidden_in_base), (self._added, self._hidden)]
+        parts = [(self.base, self._hidden_in_base), (self._added, self._hidden)]
         return [(index, among, union(hidden, dropped)) for index, hidden in parts if len(index)]
 
     @cached_property
@@ -210,7 +204,7 @@ class DeltaIndex:
 
     @cached_property
     def _hidden_in_base(self) -> IdSet | None:
-        if not (self._base.remote and len(self._added)):
+        if not (self.base.remote and len(self._added)):
             return self._hidden
         # Another process may have added the same vectors to the server meanwhile.
         return IdSet(np.union1d(self._removed, self._added.ids))
