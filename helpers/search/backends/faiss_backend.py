@@ -84,6 +84,9 @@ class FaissIndex(Index):
         self.kind = kind
         self.search_options = tuple(name for name in ("probes", "search", "depth") if name in KINDS[kind])
         super().__init__(metric, **options)
+        self._storage = self.options.get("storage", "float32")
+        self._refine = self.options.get("refine", "float16") if "refine" in KINDS[kind] else "none"
+        self._trains = kind in ("ivf", "pq", "opq") or self._storage == "int8"
         self.largest = _LARGEST[self._storage if self._refine == "none" else self._refine]
         if self.metric != "cosine":
             self.options["metric"] = self.metric
@@ -133,18 +136,6 @@ class FaissIndex(Index):
                 layer.hnsw.efSearch = self.options.get("search", 64)
             elif isinstance(layer, faiss.IndexRefine):
                 layer.k_factor = self.options.get("depth", 10)
-
-    @property
-    def _storage(self) -> str:
-        return self.options.get("storage", "float32")
-
-    @property
-    def _refine(self) -> str:
-        return self.options.get("refine", "float16") if "refine" in KINDS[self.kind] else "none"
-
-    @property
-    def _trains(self) -> bool:
-        return self.kind in ("ivf", "pq", "opq") or self._storage == "int8"
 
     @property
     def _waiting(self) -> bool:

@@ -43,6 +43,7 @@ class UsearchIndex(Index):
 
     def __init__(self, metric: str = "cosine", **options: int | str):
         super().__init__(metric, **options)
+        self._dtype = self.options.get("dtype", "f32")
         self.largest = 65504.0 if self._dtype == "f16" else 1e17
         self._graph: Graph | None = None
         #: The mapped bytes of a graph that was loaded.
@@ -60,10 +61,6 @@ class UsearchIndex(Index):
     def _opened(self) -> Graph:
         assert self._graph is not None, "the index holds vectors"
         return self._graph
-
-    @property
-    def _dtype(self) -> str:
-        return self.options.get("dtype", "f32")
 
     def _check_options(self, options: dict) -> None:
         for name, value in options.items():
