@@ -129,8 +129,9 @@ class RegionIndex:
             state = table, engine.index, None if regions is None else regions.index, self._version, len(ids)
             if self._missing is None or self._missing[0] != state:
                 indexed = set() if regions is None else _contents_of(regions)
-                waiting = [self._waits(table.content(id), indexed) for id in ids.tolist()]
-                self._missing = state, ids[np.array(waiting, bool)]
+                done = {content for content, one in self._boxes.items() if not len(one) or content in indexed}
+                contents = [table.content(id) for id in ids.tolist()]
+                self._missing = state, ids[np.array([one is not None and one not in done for one in contents], bool)]
             return self._missing[1]
 
     def extract_missing(self, engine: Engine) -> int:
@@ -141,12 +142,6 @@ class RegionIndex:
         if not len(self.missing(engine)):
             return 0
         return update_regions(self.folder, engine, open_source(self.folder)).found
-
-    def _waits(self, content: bytes | None, indexed: set[bytes]) -> bool:
-        if content is None:
-            return False
-        boxes = self._boxes.get(content)
-        return boxes is None or (len(boxes) > 0 and content not in indexed)
 
     def _refresh(self, engine: Engine) -> Engine | None:
         """Read what was stored since the last call; the engine of the regions.
@@ -207,7 +202,7 @@ class _Entries:
         for region, path in enumerate(regions.paths[first:], first):
             before, content = content, regions.content(region)
             if content != before:
-                scores = _scores(stored.get(content or b""))
+                scores = _scores(stored.get(content or b"", _NOTHING))
             box = _box_of(path)
             self._boxes.append(box)
             self._class_names.append(regions.class_name(region))
@@ -456,8 +451,8 @@ def _no_regions(folder: str | Path) -> NoRegions:
 
 
 def _contents_of(regions: Engine) -> set[bytes]:
-    found = (regions.table.content(id) for id in regions.index.ids.tolist())
-    return {content for content in found if content is not None}
+    table = regions.table
+    return {content for id in regions.index.ids.tolist() if (content := table.content(id)) is not None}
 
 
 def _box_of(path: str) -> list[int]:
@@ -467,8 +462,6 @@ def _box_of(path: str) -> list[int]:
     return [int(side) for side in found.groups()]
 
 
-def _scores(regions: Regions | None) -> dict[tuple[int, ...], float]:
+def _scores(regions: Regions) -> dict[tuple[int, ...], float]:
     """The scores of an image's regions, by their box."""
-    if regions is None:
-        return {}
     return dict(zip(map(tuple, regions.boxes.astype(int).tolist()), regions.scores.tolist(), strict=True))
