@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import ArrayLike
 
-from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_k, name_ids
+from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_held, check_k, name_ids
 from helpers.search.index.factory import METRIC_NAMES, open_index
 from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate
 from helpers.search.index.locks import ReadWriteLock
@@ -150,9 +150,7 @@ class Index(ABC):
         with self._lock.write:
             self._sync()
             ids = np.unique(as_ids(ids))
-            missing = ids[~self.contains(ids)]
-            if len(missing):
-                raise KeyError(f"{name_ids(missing)} cannot be removed: not in the index")
+            check_held(ids, self.contains(ids), "cannot be removed: not in the index")
             if len(ids):
                 self._remove(ids)
                 self._ids = self._ids[~np.isin(self._ids, ids)]
@@ -262,9 +260,7 @@ class Index(ABC):
         with self._lock.read:
             self._sync()
             ids = as_ids(ids)
-            missing = ids[~self.contains(ids)]
-            if len(missing):
-                raise KeyError(f"no vector is stored for {name_ids(missing)}: not in the index")
+            check_held(ids, self.contains(ids), "has no vector: not in the index")
             return self._reconstruct(ids) if len(ids) else np.empty((0, self.dim or 0), np.float32)
 
     def save(self, path: str | Path) -> Path:

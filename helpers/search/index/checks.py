@@ -76,6 +76,12 @@ def as_new_ids(ids: ArrayLike, count: int) -> np.ndarray:
     return ids
 
 
+def check_held(ids: np.ndarray, held: np.ndarray, problem: str) -> None:
+    """Raise KeyError unless all ids are held; ``problem`` follows the others in the message."""
+    if not held.all():
+        raise KeyError(f"{name_ids(ids[~held])} {problem}")
+
+
 def name_ids(ids: np.ndarray) -> str:
     """A few ids, for a message."""
     shown = ", ".join(map(str, ids[:5]))

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
-from helpers.search.index.checks import as_ids, name_ids
+from helpers.search.index.checks import as_ids, check_held, name_ids
 from helpers.search.index.filters import keep, locate, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
@@ -98,13 +98,12 @@ class DeltaIndex:
         if len(taken):
             raise ValueError(f"{name_ids(taken)} already in the index")
         other = copy.copy(self)
+        # What was computed from the former changes.
         for name in ("ids", "_hidden", "_hidden_in_base"):
             vars(other).pop(name, None)
         if len(ids):
             other._added = self._added.extended(vectors, ids)
-        missing = removed[~other.contains(removed)]
-        if len(missing):
-            raise KeyError(f"{name_ids(missing)} cannot be removed: not in the index")
+        check_held(removed, other.contains(removed), "cannot be removed: not in the index")
         other._removed = np.union1d(self._removed, removed)
         return other
 
@@ -178,9 +177,7 @@ class DeltaIndex:
     def vectors(self, ids: ArrayLike) -> np.ndarray:
         """As `Index.vectors`."""
         ids = as_ids(ids)
-        missing = ids[~self.contains(ids)]
-        if len(missing):
-            raise KeyError(f"no vector is stored for {name_ids(missing)}: not in the index")
+        check_held(ids, self.contains(ids), "has no vector: not in the index")
         vectors, added = np.empty((len(ids), self.dim or 0), np.float32), self._added.contains(ids)
         for index, rows in ((self._added, added), (self.base, ~added)):
             if rows.any():

@@ -15,7 +15,7 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.images.imageset import ImageSet
 from helpers.search.engine import Engine
 from helpers.search.identity import Additions, Candidates, plan
-from helpers.search.index.checks import as_vectors, name_ids
+from helpers.search.index.checks import as_vectors, check_held
 from helpers.search.persist import added_dates, snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
@@ -245,9 +245,7 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
         """
         ids = np.unique(np.array(list(ids), np.int64))
         with self.locked() as connection:
-            missing = ids[~self.engine.index.contains(ids)]
-            if len(missing):
-                raise KeyError(f"{name_ids(missing)} cannot be removed: not in {self.folder}")
+            check_held(ids, self.engine.index.contains(ids), f"cannot be removed: not in {self.folder}")
             wal.remove(connection, ids)
 
     def compact(self) -> int:
