@@ -6,7 +6,6 @@ gives it.
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -96,18 +95,24 @@ class Regions:
         return len(self.boxes)
 
 
-class RegionSource(ABC):
+@dataclass(frozen=True, eq=False)
+class RegionSource:
     """Finds the regions of images: a detector, a grid, or proposals; see `region_source`.
 
     name : one of `SOURCES`.
-    fingerprint : the name and a hash of all settings. Equal fingerprints find the same regions.
+    settings : everything that changes the regions, as plain JSON; part of the fingerprint.
+    load : what ``find_loaded`` needs of an image, RGB and upright. Threads call it.
+    find_loaded : the regions of a batch of images, given the results of ``load``.
     """
 
     name: str
     settings: dict
+    load: Callable[[Image.Image], Any]
+    find_loaded: Callable[[list], list[Regions]]
 
     @property
     def fingerprint(self) -> str:
+        """The name and a hash of all settings. Equal fingerprints find the same regions."""
         common = {"limit": LIMIT, "iou": [MAX_IOU, WHOLE_IOU], "shortest": SHORTEST}
         digest = hashlib.sha256(json.dumps(self.settings | common, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:12]}"
@@ -122,63 +127,44 @@ class RegionSource(ABC):
         reading.warn_unreadable([each for each in found if isinstance(each, UnreadableImage)], len(found))
         return [None if isinstance(each, UnreadableImage) else each for each in found]
 
-    @abstractmethod
-    def load(self, image: Image.Image) -> object:
-        """What `find_loaded` needs of an image, RGB and upright. Threads call it."""
-
-    @abstractmethod
-    def find_loaded(self, images: list) -> list[Regions]:
-        """The regions of a batch of images, given the results of `load`."""
-
-
-class _DetectorSource(RegionSource):
-    name = "detector"
-
-    def __init__(self, detector: Detector):
-        self.detector = detector
-        self.settings = {"detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU}
-        self.settings["most"] = DETECTED
-
-    def load(self, image: Image.Image) -> Prepared:
-        return self.detector.prepare(image)
-
-    def find_loaded(self, images: list[Prepared]) -> list[Regions]:
-        found = self.detector.detect(images, REGION_THRESHOLD)
-        return [
-            distinct(one.boxes, one.scores, one.names, image.width, image.height, DETECTED)
-            for one, image in zip(found, images, strict=True)
-        ]
-
-
-class _FixedSource(RegionSource):
-    """Boxes without classes and scores."""
-
-    def __init__(self, name: str, find_boxes: Callable[[Image.Image], np.ndarray], settings: dict):
-        self.name, self._find_boxes, self.settings = name, find_boxes, settings
-
-    def load(self, image: Image.Image) -> Regions:
-        found = self._find_boxes(image)
-        return distinct(found, np.ones(len(found)), [None] * len(found), image.width, image.height)
-
-    def find_loaded(self, images: list[Regions]) -> list[Regions]:
-        return images
-
 
 def region_source(name: str, detector: Detector | None = None) -> RegionSource:
     """A source of regions by its name in `SOURCES`; a ValueError for another name.
 
     detector : for the source ``detector``, by default the pretrained one with the input `REGION_INPUT`.
     """
+    if name not in SOURCES:
+        raise ValueError(f"no source of regions is called {name!r}; known: {', '.join(SOURCES)}")
     if name == "detector":
-        return _DetectorSource(detector or pretrained_detector(REGION_INPUT))
-    if name == "grid":
-        settings = {"levels": GRID_LEVELS, "overlap": GRID_OVERLAP}
-        return _FixedSource(name, lambda image: grid(image.width, image.height), settings)
-    if name == "proposals":
-        numbers = {"proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU}
-        numbers |= {"scale": PROPOSAL_SCALE, "sigma": PROPOSAL_SIGMA}
-        return _FixedSource(name, propose, numbers | {"similarities": PROPOSAL_SIMILARITIES})
-    raise ValueError(f"no source of regions is called {name!r}; known: {', '.join(SOURCES)}")
+        return _detector_source(detector or pretrained_detector(REGION_INPUT))
+    settings: dict[str, dict] = {
+        "grid": {"levels": GRID_LEVELS, "overlap": GRID_OVERLAP},
+        "proposals": {
+            "proposals": PROPOSALS, "side": PROPOSAL_SIDE, "minimum": MIN_SIDE, "nms": PROPOSAL_IOU,
+            "scale": PROPOSAL_SCALE, "sigma": PROPOSAL_SIGMA, "similarities": PROPOSAL_SIMILARITIES,
+        },
+    }  # fmt: skip
+
+    def load(image: Image.Image) -> Regions:
+        found = grid(image.width, image.height) if name == "grid" else propose(image)
+        return distinct(found, np.ones(len(found)), [None] * len(found), image.width, image.height)
+
+    return RegionSource(name, settings[name], load, list)
+
+
+def _detector_source(detector: Detector) -> RegionSource:
+    settings = {
+        "detector": detector.fingerprint, "threshold": REGION_THRESHOLD, "nms": boxes.NMS_IOU, "most": DETECTED,
+    }  # fmt: skip
+
+    def find_loaded(images: list[Prepared]) -> list[Regions]:
+        found = detector.detect(images, REGION_THRESHOLD)
+        return [
+            distinct(one.boxes, one.scores, one.names, image.width, image.height, DETECTED)
+            for one, image in zip(found, images, strict=True)
+        ]
+
+    return RegionSource("detector", settings, detector.prepare, find_loaded)
 
 
 def distinct(
