@@ -8,7 +8,6 @@ https://keras.io/keras_hub/presets/
 
 import difflib
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -22,13 +21,7 @@ from helpers.features.deep import DeepExtractor
 from helpers.features.encoder_files import EncoderError, files_hash, folder_of, read_json
 from helpers.features.encoder_pooling import pooled
 from helpers.features.extractor import FeatureExtractor
-from helpers.features.text_encoder import (
-    MAX_CHARACTERS,
-    TextEncoder,
-    TruncatedTextWarning,
-    check_texts,
-    describe_truncated,
-)
+from helpers.features.text_encoder import MAX_CHARACTERS, TextEncoder, check_texts, warn_truncated
 from helpers.networks import compiled
 from helpers.networks.compiled import CompiledNetwork, KerasNetwork
 from helpers.networks.weights import WeightsUnavailable
@@ -175,18 +168,18 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """See `TextEncoder.embed_text`."""
         texts = check_texts(texts)
-        ids, counts = self._tokens(texts)
-        if text := describe_truncated(texts, counts, ids.shape[1]):
-            warnings.warn(text, TruncatedTextWarning, stacklevel=2)
+        ids = self._tokens(texts)
         parts = [ids[start : start + self.batch_size] for start in range(0, len(ids), self.batch_size)]
         vectors = np.concatenate([self._text_model.predict_on_batch(part) for part in parts])
         return l2_normalize(np.asarray(vectors, np.float32))
 
-    def _tokens(self, texts: list[str]) -> tuple[np.ndarray, list[int]]:
-        """Padded token ids int64 (n, length), and the number of tokens that each text has."""
+    def _tokens(self, texts: list[str]) -> np.ndarray:
+        """Padded token ids int64 (n, length). A `TruncatedTextWarning` lists texts that are cut."""
         given = {"prompts": texts, "images": None}
         whole = self._preprocessor(given, sequence_length=MAX_CHARACTERS + 2)["padding_mask"]
-        return np.asarray(self._preprocessor(given)["token_ids"]), np.asarray(whole).sum(axis=1).tolist()
+        ids = np.asarray(self._preprocessor(given)["token_ids"])
+        warn_truncated(texts, np.asarray(whole).sum(axis=1).tolist(), ids.shape[1])
+        return ids
 
     @cached_property
     def _preprocessor(self):

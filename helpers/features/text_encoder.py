@@ -1,5 +1,6 @@
 """The interface of feature extractors that also embed text: text and images in one vector space."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -66,11 +67,14 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return found
 
 
-def describe_truncated(texts: Sequence[str], counts: Sequence[int], length: int) -> str:
-    """Text about those of the texts with more tokens than ``length``; empty without any.
+def warn_truncated(texts: Sequence[str], counts: Sequence[int], length: int) -> None:
+    """Issue a `TruncatedTextWarning` that lists those of the texts with more tokens than ``length``, if there are any.
 
     counts : number of tokens of each text, with start and end tokens.
     """
     cut = [(text, count) for text, count in zip(texts, counts, strict=True) if count > length]
-    named = ", ".join(f"{text[:40]!r} ({count} tokens)" for text, count in cut[:10])
-    return f"the encoder reads the first {length} tokens of a text; the rest was ignored of {named}" if cut else ""
+    if cut:
+        named = ", ".join(f"{text[:40]!r} ({count} tokens)" for text, count in cut[:10])
+        message = f"the encoder reads the first {length} tokens of a text; the rest was ignored of {named}"
+        # Called by the tokenizer of `embed_text`.
+        warnings.warn(message, TruncatedTextWarning, stacklevel=4)

@@ -4,7 +4,6 @@ Texts are padded to the context length of the encoder. SigLIP was trained so; CL
 follows it.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from helpers import extras
 from helpers.features.encoder_files import EncoderError, read_json
-from helpers.features.text_encoder import TruncatedTextWarning, describe_truncated
+from helpers.features.text_encoder import warn_truncated
 
 #: Type of the model in config.json → context length, where no file has one.
 CONTEXT_LENGTHS = {"clip": 77, "metaclip_2": 77, "chinese_clip": 52, "siglip": 64, "siglip2": 64}
@@ -20,7 +19,7 @@ CONTEXT_LENGTHS = {"clip": 77, "metaclip_2": 77, "chinese_clip": 52, "siglip": 6
 #: Files that the tokens depend on, in a folder of an encoder. All but the first may be missing.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 
-#: Larger values of model_max_length stand for no limit.
+#: Larger values, such as those of model_max_length, stand for no limit.
 _NO_LIMIT = 100_000
 
 
@@ -57,22 +56,19 @@ class TextTokenizer:
         mask = np.array([one.attention_mask for one in encodings], np.int64)
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         overflows = [sum(sum(part.attention_mask) - special for part in one.overflowing) for one in encodings]
-        counts = (mask.sum(axis=1) + overflows).tolist()
-        if text := describe_truncated(texts, counts, self.length):
-            warnings.warn(text, TruncatedTextWarning, stacklevel=3)
+        warn_truncated(texts, (mask.sum(axis=1) + overflows).tolist(), self.length)
         return ids, mask
 
     def _context_length(self, tokenizer: Mapping, special: Mapping, config: Mapping) -> int:
         text, own = config.get("text_config") or {}, self._tokenizer.truncation or {}
-        limit = tokenizer.get("model_max_length")
         found = [
             text.get("max_position_embeddings"),
-            limit if isinstance(limit, int) and limit < _NO_LIMIT else None,
+            tokenizer.get("model_max_length"),
             own.get("max_length"),
             CONTEXT_LENGTHS.get(config.get("model_type", "")),
         ]
         for length in found:
-            if isinstance(length, int) and length > 0:
+            if isinstance(length, int) and 0 < length < _NO_LIMIT:
                 return length
         raise EncoderError(
             "no file of the encoder has its context length: max_position_embeddings in config.json, or "
