@@ -7,8 +7,11 @@ https://keras.io/keras_hub/presets/
 """
 
 import difflib
+import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -93,7 +96,8 @@ class HubExtractor(DeepExtractor):
     @cached_property
     def _converter(self):
         keras_hub = _package()
-        return _loading(self.folder, lambda: keras_hub.layers.ImageConverter.from_preset(str(self.folder)))
+        with _loading(self.folder):
+            return keras_hub.layers.ImageConverter.from_preset(str(self.folder))
 
     @cached_property
     def _backbone(self):
@@ -103,13 +107,10 @@ class HubExtractor(DeepExtractor):
         config = _in_single_precision(read_json(self.folder / CONFIG_FILE))
         if self._class in RESIZABLE:
             config["config"]["image_shape"] = [self.size, self.size, 3]
-
-        def load():
+        with _loading(self.folder):
             backbone = keras.saving.deserialize_keras_object(config)
             backbone.load_weights(str(_weights(self.folder)))
-            return backbone
-
-        return _loading(self.folder, load)
+        return backbone
 
     def _dim(self, config: Mapping) -> int:
         # Without Keras where the configuration says it, because its import takes seconds.
@@ -186,7 +187,8 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
         # keras-hub 0.32 makes CLIP's tokenizer only if tensorflow-text is installed.
         keras_hub = _package(*(["tensorflow_text"] if self._class == "CLIPBackbone" else []))
         kind = getattr(keras_hub.models, IMAGE_TEXT[self._class])
-        return _loading(self.folder, lambda: kind.from_preset(str(self.folder), image_converter=None))
+        with _loading(self.folder):
+            return kind.from_preset(str(self.folder), image_converter=None)
 
     @cached_property
     def _text_model(self) -> "keras.Model":
@@ -291,22 +293,16 @@ def _weights(folder: Path) -> Path:
     return found
 
 
-def _in_single_precision(config):
+def _in_single_precision(config: dict) -> dict:
     """A copy of a configuration in which layers compute in float32 instead of half precision."""
-    if isinstance(config, list):
-        return [_in_single_precision(part) for part in config]
-    if not isinstance(config, dict):
-        return config
-    found = {key: _in_single_precision(part) for key, part in config.items()}
-    if found.get("class_name") == "DTypePolicy" and found["config"]["name"].endswith("float16"):
-        found["config"]["name"] = "float32"
-    return found
+    return json.loads(re.sub('"(mixed_)?b?float16"', '"float32"', json.dumps(config)))
 
 
-def _loading(folder: Path, load):
-    """What ``load`` returns; an `EncoderError` for the errors of KerasHub about damaged or unsuitable files."""
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Around calls of KerasHub: an `EncoderError` for its errors about damaged or unsuitable files."""
     try:
-        return load()
+        yield
     except (OSError, ValueError, TypeError, KeyError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise EncoderError(f"KerasHub cannot load {folder}: {lines[0]}") from error
