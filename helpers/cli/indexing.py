@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,10 +184,11 @@ def _find_regions(
 
 def _cache_keypoints(gallery: "ImageSet") -> None:
     """Cache the keypoints that the re-ranker geometry compares."""
-    from helpers.features.keypoints import each_of_set
+    from helpers.features.keypoints import each_readable, shrink
     from helpers.search.rerank.registry import RERANKERS
 
-    count = sum(1 for _ in each_of_set(gallery, longest=RERANKERS["geometry"].settings["longest"]))
+    prepare = partial(shrink, longest=RERANKERS["geometry"].settings["longest"])
+    count = sum(1 for _ in each_readable(gallery, prepare))
     log(f"note: the keypoints of {pluralize(count, 'image')} are cached")
 
 

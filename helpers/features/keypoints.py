@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -273,49 +274,37 @@ def extract_set(
     _, width, dtype = kind_of(kind)
     descriptors: np.ndarray = np.empty((0, width), dtype)
     found = [Keypoints(kind, *KeypointGeometry.empty(), np.empty(0, np.float32), descriptors, (1, 1))] * len(images)
-    for row, one in each_of_set(images, kind, limit, longest, progress):
+    for row, one in each_readable(images, partial(shrink, longest=longest), kind, limit, progress):
         found[row] = one
     return found
 
 
-def each_of_set(
-    images: ImageSet, kind: str = "sift", limit: int = 500, longest: int | None = None, progress: bool = True
-) -> Iterator[tuple[int, Keypoints]]:
-    """Yield (row, keypoints) of each readable image, as `extract_set` returns them, and store them."""
-
-    def prepare(image: np.ndarray) -> np.ndarray:
-        return shrink(image, longest) if longest else image
-
-    return each_readable(images, kind, limit, {"longest": longest}, prepare, progress)
-
-
 def each_readable(
-    images: ImageSet, kind: str, limit: int, prepared: dict, prepare: Callable[[np.ndarray], np.ndarray],
-    progress: bool = True,
-) -> Iterator[tuple[int, Keypoints]]:  # fmt: skip
-    """Yield (row, keypoints) of each image of a set, in order; see `extract_files`.
+    images: ImageSet, prepare: "partial[np.ndarray]", kind: str = "sift", limit: int = 500, progress: bool = True
+) -> Iterator[tuple[int, Keypoints]]:
+    """Yield (row, keypoints) of each image of a set, in order, and store them; see `extract_files`.
 
     Images that cannot be read are skipped; one `UnreadableImageWarning` lists them.
     """
     failures: list[UnreadableImage] = []
     title = f"{kind} · {images.name}"
     with tqdm(total=len(images), desc=title, unit="image", disable=None if progress else True) as bar:
-        for rows, found, _ in extract_files(images.paths, kind, limit, prepared, prepare, failures, batch_size=_BATCH):
+        for rows, found, _ in extract_files(images.paths, prepare, kind, limit, failures, batch_size=_BATCH):
             yield from zip(rows, found, strict=True)
             bar.update(len(rows))
     warn_unreadable(failures, len(images))
 
 
 def extract_files(
-    files: Sequence[Path], kind: str, limit: int, prepared: dict, prepare: Callable[[np.ndarray], np.ndarray],
-    failures: list[UnreadableImage], *, batch_size: int, strict: bool = False,
+    files: Sequence[Path], prepare: "partial[np.ndarray]", kind: str, limit: int, failures: list[UnreadableImage], *,
+    batch_size: int, strict: bool = False,
 ) -> Iterator[tuple[list[int], list[Keypoints], int]]:  # fmt: skip
     """Extract the keypoints of files in batches, on all cores, and store them by the files' content.
 
     Each batch is stored before it is returned, so a call after an interruption continues there. Yields rows of
     ``files``, their keypoints, and the number of images that were not in the store.
 
-    prepare, prepared : function of the pixels before extraction, and its settings for `KeypointStore`.
+    prepare : function of the pixels before extraction. Its keywords are the settings of the `KeypointStore`.
     failures : collects the errors of files that cannot be read; with ``strict``, the first one is raised.
     """
 
@@ -326,7 +315,7 @@ def extract_files(
             return error
 
     hashes = content_hashes(files)
-    with KeypointStore(kind, limit, prepared) as store, all_cores() as pool:
+    with KeypointStore(kind, limit, prepare.keywords) as store, all_cores() as pool:
         for start in range(0, len(files), batch_size):
             rows = range(start, min(start + batch_size, len(files)))
             known = store.get(hashes[row] for row in rows)
@@ -345,10 +334,10 @@ def extract_files(
                 yield readable, [known[hashes[row]] for row in readable], sum(hashes[row] in new for row in missing)
 
 
-def shrink(image: np.ndarray, longest: int) -> np.ndarray:
-    """Resize an image (height, width, …) so that its longer side has at most ``longest`` pixels."""
+def shrink(image: np.ndarray, longest: int | None) -> np.ndarray:
+    """Resize an image (height, width, …) so that its longer side has at most ``longest`` pixels, if it is given."""
     side = max(image.shape[:2])
-    if side <= longest:
+    if not longest or side <= longest:
         return image
     height, width = (max(1, round(length * longest / side)) for length in image.shape[:2])
     return resize(image, (height, width))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -82,10 +82,9 @@ class KeypointConfig:
             yield found
 
     @property
-    def arguments(self) -> tuple[str, int, dict, Callable[[np.ndarray], np.ndarray]]:
-        """Kind, limit, prepared and prepare of `helpers.features.keypoints.extract_files`."""
-        prepare = partial(reading.resize, size=self.size, rule=self.rule)
-        return self.kind, self.limit, {"size": self.size, "rule": self.rule}, prepare
+    def arguments(self) -> tuple["partial[np.ndarray]", str, int]:
+        """Prepare, kind and limit of `helpers.features.keypoints.extract_files`."""
+        return partial(reading.resize, size=self.size, rule=self.rule), self.kind, self.limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,9 +235,7 @@ def draw(
         first = max(0, min(len(new), count - total))
         kept[total : total + first] = new[:first]
         slots = rng.integers(0, np.arange(total + first + 1, total + len(new) + 1))
-        for slot, descriptor in zip(slots, new[first:], strict=True):
-            if slot < count:
-                kept[slot] = descriptor
+        kept[slots[slots < count]] = new[first:][slots < count]
         total += len(new)
     return kept[: min(total, count)].copy()
 
