@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,8 @@ class _Run:
 
     def __init__(self, factory: Callable[[], FeatureExtractor], workers: int, address: str | None, stack: ExitStack):
         self._factory, self._workers, self._address = factory, workers, address
-        self._stack, self._attempts = stack, None
+        self._stack = stack
+        self._attempts: Any = None
 
     def __call__(
         self, extractor: FeatureExtractor, path: tuple[str | int, ...], files: Sequence[Path], *, strict: bool,
@@ -111,31 +113,30 @@ class _Run:
         factory = self._pickled(extractor.name)
         if self._attempts is None:
             self._stack.enter_context(cluster(self._workers, self._address))
-            self._attempts = self._started_attempts()
-        import ray.exceptions
+            import ray
 
+            # One process for all parts of an extractor, because its start takes a second.
+            self._attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         unreadable: dict[int, reading.UnreadableImage] = {}
         done = 0
         with closing(self._results(extractor, factory, path, files)) as results:
-            while True:
-                try:
-                    rows, vectors, problems, error = next(results)
-                except StopIteration:
-                    break
-                except ray.exceptions.RayError as lost:
-                    raise self._workers_died(f"Ray stopped ({str(lost).splitlines()[0]})", done, files) from lost
-                if len(rows):
-                    yield rows, vectors
-                done += len(rows)
-                for row, problem in problems.items():
-                    self._check_unreadable(files[row], problem)
-                    if strict:
-                        raise problem
-                unreadable |= problems
-                if isinstance(error, WorkersDied):
-                    raise self._workers_died(str(error), done, files)
-                if error is not None:
-                    raise error
+            try:
+                for rows, vectors, problems, error in results:
+                    if len(rows):
+                        yield rows, vectors
+                    done += len(rows)
+                    for row, problem in problems.items():
+                        self._check_unreadable(files[row], problem)
+                        if strict:
+                            raise problem
+                    unreadable |= problems
+                    if error is not None:
+                        raise error
+            except WorkersDied as died:
+                raise WorkersDied(
+                    f"{died}. {done} of the {len(files)} missing images have been computed and are stored; a new call "
+                    "computes only the rest."
+                ) from died.__cause__
         failures += [unreadable[row] for row in sorted(unreadable)]
 
     def _pickled(self, name: str) -> bytes:
@@ -155,6 +156,7 @@ class _Run:
     ) -> Generator[tuple]:
         """Yield the results of `_Worker`, batch by batch."""
         import ray.data
+        import ray.exceptions
 
         # One block per batch: Ray passes results on when their block is done.
         blocks = -(-len(files) // extractor.batch_size)
@@ -172,24 +174,12 @@ class _Run:
                 compute=ray.data.ActorPoolStrategy(size=min(self._workers, blocks)),
                 num_cpus=1,
             )
-            # Prefetching would hold back a completed batch until the next one.
-            for batch in batches.iter_batches(batch_size=None, prefetch_batches=0):
-                yield from map(pickle.loads, batch["result"])
-
-    @staticmethod
-    def _started_attempts():
-        """One process for all parts of an extractor, because its start takes a second."""
-        import ray
-
-        # Ray repeats the batches of a dead worker without limit, so attempts are counted here.
-        return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-
-    @staticmethod
-    def _workers_died(reason: str, done: int, files: Sequence[Path]) -> WorkersDied:
-        return WorkersDied(
-            f"{reason}. {done} of the {len(files)} missing images have been computed and are stored; a new call "
-            "computes only the rest."
-        )
+            try:
+                # Prefetching would hold back a completed batch until the next one.
+                for batch in batches.iter_batches(batch_size=None, prefetch_batches=0):
+                    yield from map(pickle.loads, batch["result"])
+            except ray.exceptions.RayError as lost:
+                raise WorkersDied(f"Ray stopped ({str(lost).splitlines()[0]})") from lost
 
     @staticmethod
     def _check_unreadable(file: Path, problem: reading.UnreadableImage) -> None:
@@ -204,18 +194,16 @@ class _Run:
         )
 
 
-class _Attempts:
+class _Attempts(Counter[tuple]):
     """Counts the attempts at each batch, in a process of its own that outlives the workers.
 
-    A batch is known by its part of the extractor, as a path, and its first row.
+    Ray repeats the batches of a dead worker without limit. A batch is known by its part of the extractor, as a path,
+    and its first row.
     """
 
-    def __init__(self) -> None:
-        self._count: Counter[tuple] = Counter()
-
     def begin(self, path: tuple[str | int, ...], row: int) -> int:
-        self._count[path, row] += 1
-        return self._count[path, row]
+        self[path, row] += 1
+        return self[path, row]
 
 
 class _Worker:
