@@ -1,9 +1,9 @@
 """Image → words: the class names of an image with calibrated scores, as a table and as XMP sidecars."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -16,14 +16,22 @@ from helpers.text import printable, write_csv
 #: These are training images of the network; `tests/measured/test_word_search.py` measures the scores on other images.
 TEMPERATURES = {"efficientnet-lite0": 0.734}
 
-_NAMESPACES = {
-    "x": "adobe:ns:meta/",
-    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
-    "dc": "http://purl.org/dc/elements/1.1/",
-}
-#: The frame of an XMP packet (XMP specification part 1, 7.3.2).
-_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-_END = '\n<?xpacket end="w"?>\n'
+#: An XMP packet (XMP specification part 1, 7.3.2) without its words.
+_PACKET = """\
+<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" \
+xmlns:x="adobe:ns:meta/">
+  <rdf:RDF>
+    <rdf:Description rdf:about="">
+      <dc:subject>
+        <rdf:Bag>
+{}        </rdf:Bag>
+      </dc:subject>
+    </rdf:Description>
+  </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>
+"""
 
 
 class Tag(NamedTuple):
@@ -52,7 +60,6 @@ class Tagger:
             raise ValueError(f"k must be at least 1 and threshold in 0 … 1, got {k} and {threshold}")
         columns = tuple(imagenet.classes().values() if names is None else names)
         self.names = tuple(dict.fromkeys(columns))
-        self._width = len(columns)
         column = {name: number for number, name in enumerate(self.names)}
         self._target = [column[name] for name in columns]
         self.calibration, self.k, self.threshold = calibration, k, threshold
@@ -75,8 +82,8 @@ class Tagger:
         An image may have none. A row of NaN, of an image that could not be read, has none.
         """
         scores = np.asarray(scores)
-        if scores.ndim != 2 or scores.shape[1] != self._width:
-            raise ValueError(f"expected scores (n, {self._width}), got {scores.shape}")
+        if scores.ndim != 2 or scores.shape[1] != len(self._target):
+            raise ValueError(f"expected scores (n, {len(self._target)}), got {scores.shape}")
         unread = np.isnan(scores).any(axis=1)
         scores = np.where(unread[:, None], 0, scores)
         if self.calibration is not None:
@@ -117,18 +124,9 @@ def sidecar_path(image: str | Path) -> Path:
 
 def sidecar(words: Iterable[str]) -> bytes:
     """An XMP file with the words as keywords: the bag ``dc:subject``, which photo managers read."""
-    for prefix, uri in _NAMESPACES.items():
-        ElementTree.register_namespace(prefix, uri)
-    root = ElementTree.Element(_name("x", "xmpmeta"))
-    description = ElementTree.SubElement(
-        ElementTree.SubElement(root, _name("rdf", "RDF")), _name("rdf", "Description"), {_name("rdf", "about"): ""}
-    )
-    bag = ElementTree.SubElement(ElementTree.SubElement(description, _name("dc", "subject")), _name("rdf", "Bag"))
-    for word in words:
-        # XML cannot hold control characters, not even escaped.
-        ElementTree.SubElement(bag, _name("rdf", "li")).text = printable(word)
-    ElementTree.indent(root)
-    return (_BEGIN + ElementTree.tostring(root, encoding="unicode") + _END).encode()
+    # XML cannot hold control characters, not even escaped.
+    items = (f"          <rdf:li>{escape(printable(word))}</rdf:li>\n" for word in words)
+    return _PACKET.format("".join(items)).encode()
 
 
 def write_sidecars(images: Sequence[Path], tags: Sequence[Sequence[Tag]]) -> Sidecars:
@@ -145,7 +143,3 @@ def write_sidecars(images: Sequence[Path], tags: Sequence[Sequence[Tag]]) -> Sid
             write_atomically(path, sidecar(tag.word for tag in found), durable=False)
             done.written.append(path)
     return done
-
-
-def _name(prefix: str, local: str) -> str:
-    return f"{{{_NAMESPACES[prefix]}}}{local}"
