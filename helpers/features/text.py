@@ -146,14 +146,8 @@ class WordVectors:
 
     def _find(self, text: str) -> tuple[list[int], list[str]]:
         """The rows of the known words of a text, and its other words."""
-        rows, ignored = [], []
-        for token in _tokens(text):
-            for word, row in self._parts(token):
-                if row is None:
-                    ignored.append(word)
-                else:
-                    rows.append(row)
-        return rows, ignored
+        parts = [part for token in _tokens(text) for part in self._parts(token)]
+        return [row for _, row in parts if row is not None], [word for word, row in parts if row is None]
 
     def _mean(self, rows: Sequence[int]) -> np.ndarray:
         """float32 (dim,): the weighted mean of the vectors of some words."""
