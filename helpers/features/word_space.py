@@ -21,6 +21,9 @@ from helpers.features.text import WordVectors
 from helpers.images import imagenet
 from helpers.vectors import l2_normalize
 
+#: float32 kernel and bias of each layer of a map.
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
 #: Images computed at a time.
 _ROWS = 4096
 
@@ -102,8 +105,8 @@ class Conse(WordSpace):
 class _Learned(WordSpace, ABC):
     """A map from features that is learned from images with class names."""
 
-    #: float32 kernel and bias of each layer, once `fit` learned them. ReLU is between them.
-    _layers: list[tuple[np.ndarray, np.ndarray]] | None = None
+    #: Learned by `fit`. ReLU is between them.
+    _layers: Layers | None = None
 
     def fit(self, features: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Self:
         """Learn from float32 (n, m) feature vectors, int64 (n,) labels and the names of the classes.
@@ -143,9 +146,7 @@ class _Learned(WordSpace, ABC):
         return found
 
     @abstractmethod
-    def _learn(
-        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> Layers:
         """Learn from float32 (n, m) features, and rows (n,) of targets (c, dim): kernel and bias of each layer."""
 
 
@@ -162,9 +163,7 @@ class RidgeDevise(_Learned):
         super().__init__(words)
         self.alphas = tuple(alphas)
 
-    def _learn(
-        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> Layers:
         from sklearn.linear_model import RidgeCV
 
         # In float64, because float32 squares lose the small singular values.
@@ -196,9 +195,7 @@ class DeviseNetwork(_Learned):
         self.loss, self.margin = loss, margin
         self.epochs, self.learning_rate = epochs, learning_rate
 
-    def _learn(
-        self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> Layers:
         from helpers.networks import word_maps
 
         scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
