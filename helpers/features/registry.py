@@ -45,16 +45,15 @@ def open_extractor(name: str, **settings) -> FeatureExtractor:
 
 def _parts(name: str) -> list[str]:
     """The parts of a name that are joined by "+"; a plus sign in the path of an existing folder joins nothing."""
-    pieces, parts = name.split("+"), []
-    while pieces:
-        kind, colon, _ = pieces[0].partition(":")
-        size = 1
-        if colon and kind.lower() in ENCODERS:
-            places = ("+".join(pieces[:end]).partition(":")[2] for end in range(len(pieces), 0, -1))
-            size = next((len(pieces) - i for i, place in enumerate(places) if Path(place).expanduser().is_dir()), 1)
-        parts.append("+".join(pieces[:size]))
-        del pieces[:size]
-    return parts
+    pieces = name.split("+")
+    for size in range(len(pieces), 1, -1):
+        first = "+".join(pieces[:size])
+        kind, colon, place = first.partition(":")
+        if colon and kind.lower() in ENCODERS and Path(place).expanduser().is_dir():
+            break
+    else:
+        size, first = 1, pieces[0]
+    return [first, *(_parts("+".join(pieces[size:])) if size < len(pieces) else [])]
 
 
 @cache
