@@ -234,20 +234,16 @@ def detect(
         and one `UnreadableImageWarning` lists them.
     """
     detector = detector or pretrained_detector()
-    found: list[Detections] = []
-    failures: list[UnreadableImage] = []
     compute = partial(detector.detect, threshold=threshold, limit=limit)
+    found = []
     for each in computed_each(images, detector.prepare, compute):
-        if isinstance(each, Detections):
-            found.append(each)
-        elif strict:
+        if strict and isinstance(each, UnreadableImage):
             raise each
-        else:
-            failures.append(each)
-            nothing = np.empty(0, np.float32)
-            found.append(Detections(nothing.reshape(0, 4), np.empty(0, np.int64), nothing, detector.class_names))
-    reading.warn_unreadable(failures, len(found))
-    return found
+        found.append(each)
+    reading.warn_unreadable([each for each in found if isinstance(each, UnreadableImage)], len(found))
+    numbers = np.empty(0, np.float32)
+    nothing = Detections(numbers.reshape(0, 4), np.empty(0, np.int64), numbers, detector.class_names)
+    return [nothing if isinstance(each, UnreadableImage) else each for each in found]
 
 
 def loaded(images: Images, load: Callable[[Image.Image], Loaded], ahead: int) -> Iterator[Loaded | UnreadableImage]:
