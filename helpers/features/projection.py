@@ -68,8 +68,7 @@ class Projection:
         about = {"format": FORMAT, "whitening": self.whitening, "learned_from": self.learned_from}
         arrays = {"mean": self.mean, "axes": self.axes.astype(np.float16), "deviations": self.deviations}
         arrays["about"] = np.array(json.dumps(about))
-        # mypy takes the arrays for numpy's allow_pickle.
-        return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        return write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Projection":

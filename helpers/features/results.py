@@ -23,7 +23,7 @@ def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -
     name : first part of the file's name, under ``results/`` in the cache.
     key : everything that determines the result, as plain JSON, including library versions. Use `fingerprint` for
         arrays.
-    compute : called if there is no such file. Arrays of objects raise a TypeError.
+    compute : called if there is no such file. Arrays of objects raise a ValueError.
     """
     digest = hashlib.sha256(json.dumps([name, key], sort_keys=True).encode()).hexdigest()[:16]
     path = paths.cache_dir() / "results" / f"{name}-{digest}.npz"
@@ -34,11 +34,8 @@ def cached(name: str, key: dict, compute: Callable[[], dict[str, np.ndarray]]) -
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{path} is damaged ({error}) and is computed again.", ResultsWarning, stacklevel=3)
     found = {each: np.asarray(array) for each, array in compute().items()}
-    if objects := [each for each, array in found.items() if array.dtype.hasobject]:
-        raise TypeError(f"arrays of objects can't be kept: {', '.join(objects)}")
     try:
-        # mypy takes the arrays for numpy's allow_pickle.
-        write_atomically(path, lambda file: np.savez(file, **found))  # type: ignore[arg-type]
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **found))
     except OSError as error:
         warnings.warn(
             f"{path} can't be written ({error}): the result is not kept. "

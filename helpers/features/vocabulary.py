@@ -155,8 +155,7 @@ class Vocabulary:
             "format": FORMAT, "config": asdict(self.config), "spread": self.spread, "learned_from": self.learned_from,
         }  # fmt: skip
         arrays = {"about": np.array(json.dumps(about))} | {name: getattr(self, name) for name in ARRAYS}
-        # mypy takes the arrays for numpy's allow_pickle.
-        return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        return write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

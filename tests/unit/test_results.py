@@ -57,7 +57,7 @@ def test_without_a_writable_folder(own_cache):
 
 
 def test_objects_are_refused():
-    with pytest.raises(TypeError, match="arrays of objects can't be kept: a"):
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
         results.cached("test", {}, lambda: {"a": np.array([None])})
 
 
