@@ -1,9 +1,12 @@
-"""Folders of encoders: where they are, and the JSON and hashes of their files."""
+"""What encoders in folders share: the JSON and hashes of their files, and one vector from an output."""
 
 import hashlib
 import json
 from collections.abc import Iterable
+from math import isqrt
 from pathlib import Path
+
+import numpy as np
 
 from helpers.features.file_hashes import content_hashes
 
@@ -47,3 +50,26 @@ def files_hash(folder: Path, files: Iterable[Path]) -> str:
     for path, content in zip(found, content_hashes(found), strict=True):
         digest.update(f"{path.relative_to(folder).as_posix()} ".encode() + content)
     return digest.hexdigest()
+
+
+def pooled(output: np.ndarray, registers: int = 0, channels_axis: int = 1) -> np.ndarray:
+    """The output of an encoder → one vector per image, (b, dim).
+
+    - (b, dim) is the vector. An output of four axes is a feature map: the mean of its positions.
+    - (b, tokens, dim): the first token if the number of tokens is a square plus 1 plus ``registers``, because the first
+      one is then the class token and the last ones are a grid of patches; the mean if it is a square.
+
+    registers : number of tokens between the class token and the patches. channels_axis : of a feature map, 1 or 3.
+
+    Raises `EncoderError` for another number of tokens.
+    """
+    if output.ndim == 2:
+        return output
+    if output.ndim == 4:
+        return output.mean(axis=(2, 3) if channels_axis == 1 else (1, 2))
+    count = output.shape[1] if output.ndim == 3 else -1
+    if count - 1 - registers > 0 and isqrt(count - 1 - registers) ** 2 == count - 1 - registers:
+        return output[:, 0]
+    if count > 0 and isqrt(count) ** 2 == count:
+        return output.mean(axis=1)
+    raise EncoderError(f"the output {output.shape} is neither a vector, nor a feature map, nor tokens of a square grid")

@@ -21,8 +21,7 @@ import numpy as np
 
 from helpers import extras
 from helpers.features.deep import DeepExtractor
-from helpers.features.encoder_files import EncoderError, files_hash, folder_of, read_json
-from helpers.features.encoder_pooling import pooled
+from helpers.features.encoder_files import EncoderError, files_hash, folder_of, pooled, read_json
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.text_encoder import MAX_CHARACTERS, TextEncoder, check_texts, warn_truncated
 from helpers.networks import compiled

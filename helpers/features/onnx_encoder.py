@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.features.deep import DeepExtractor
-from helpers.features.encoder_files import EncoderError, files_hash, folder_of, read_json
-from helpers.features.encoder_pooling import pooled
+from helpers.features.encoder_files import EncoderError, files_hash, folder_of, pooled, read_json
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.image_processor import load_processor
 from helpers.features.text_encoder import TextEncoder, check_texts

@@ -21,8 +21,7 @@ from helpers import extras
 from helpers.cli.common import explain_error
 from helpers.features import image_processor, store
 from helpers.features.composite import Concatenated, TestTimeAugmentation
-from helpers.features.encoder_files import EncoderError
-from helpers.features.encoder_pooling import pooled
+from helpers.features.encoder_files import EncoderError, pooled
 from helpers.features.image_processor import load_processor
 from helpers.features.registry import open_extractor
 from helpers.features.text_encoder import (
