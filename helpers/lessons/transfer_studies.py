@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -128,35 +128,29 @@ def loss(kind: str) -> "keras.losses.Loss":
     return MarginSoftmaxLoss("cosface", margin=0.2, scale=16)
 
 
-class Models(NamedTuple):
-    """The compiled models of both stages. TensorFlow traces a model once, which takes longer than a short training."""
+@lru_cache(maxsize=1)
+def _models(prepared: Prepared, kind: str, settings: Settings) -> "tuple[keras.Model, keras.Model]":
+    """The compiled models of both stages, which are trained with one seed after the other.
 
-    head: "keras.Model"
-    tuned: "keras.Model"
+    TensorFlow traces a model once, which takes longer than a short training.
+    """
+    import keras
 
-
-def models(prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None) -> Models:
-    """The models of a loss. They can be trained with several seeds, one after the other."""
-    settings = settings or Settings()
-    head = _new_head(prepared, kind, seed)
-    tuned = transfer.warmed_up(prepared.split.tail, head, seed=seed)
+    head = _new_head(prepared, kind, 0)
+    tuned = transfer.warmed_up(prepared.split.tail, head)
     for model, rate in ((head, settings.head_rate), (tuned, settings.rate)):
-        _compile(model, kind, rate)
-    return Models(head, tuned)
+        # Keras would trace the training step twice if the metric were given by name.
+        accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+        model.compile(keras.optimizers.Adam(rate), loss(kind), metrics=[accuracy], jit_compile=False)
+    return head, tuned
 
 
 def train_head(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, model: "keras.Model | None" = None
+    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None
 ) -> "tuple[keras.Model, Training]":
-    """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss.
-
-    model : a compiled head of the same loss, which is trained; the returned head has its weights. A new one if None.
-    """
+    """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss."""
     settings, task, found = settings or Settings(), prepared.task, prepared.inputs
-    head = _new_head(prepared, kind, seed)
-    if model is None:
-        model = head
-        _compile(head, kind, settings.head_rate)
+    head, (model, _) = _new_head(prepared, kind, seed), _models(prepared, kind, settings)
     model.set_weights(head.get_weights())
     history = training.fit(
         model,
@@ -175,14 +169,6 @@ def _new_head(prepared: Prepared, kind: str, seed: int) -> "keras.Model":
     return transfer.head(prepared.inputs.shape[1], prepared.task.classes, seed=seed, cosine=kind == "cosine")
 
 
-def _compile(model: "keras.Model", kind: str, rate: float) -> None:
-    import keras
-
-    # Keras would trace the training step twice if the metric were given by name.
-    accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
-    model.compile(keras.optimizers.Adam(rate), loss(kind), metrics=[accuracy], jit_compile=False)
-
-
 def validation_scores(prepared: Prepared) -> Scores:
     """Each validation image searched among the other ones, with the weights that the tail has now."""
     trial = builders.leave_one_out(prepared.task.validation, "validation")
@@ -194,20 +180,15 @@ def validation_map(prepared: Prepared) -> "Callable[[keras.Model], float]":
     return lambda _: validation_scores(prepared).mean("mAP")
 
 
-def fine_tune(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None, shared: Models | None = None
-) -> Tuned:
+def fine_tune(prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None) -> Tuned:
     """Train a head, then the last block together with it.
 
     The training keeps the epoch with the highest `validation_map`; epoch 0 is the pretrained network. Afterwards the
     tail has its pretrained weights again.
-
-    shared : from `models`, for the same arguments but the seed.
     """
     settings = settings or Settings()
-    stages = shared or models(prepared, kind, seed, settings)
-    head, _ = train_head(prepared, kind, seed, settings, stages.head)
-    tail, model = prepared.split.tail, stages.tuned
+    head, _ = train_head(prepared, kind, seed, settings)
+    tail, (_, model) = prepared.split.tail, _models(prepared, kind, settings)
     tail.set_weights(prepared.pretrained)
     model.get_layer("classifier").set_weights(head.get_layer("classifier").get_weights())
     history = training.fit(
@@ -236,12 +217,10 @@ def compare_variants(
     embeddings = prepared.embeddings()
     variants = [Variant(name, "off the shelf", embeddings.shape[1], [search(embeddings, protocol)])]
     tuned: dict[tuple[str, int], Tuned] = {}
-    for kind in kinds:
-        shared = models(prepared, kind, seeds[0], settings)
-        tuned |= {(kind, seed): fine_tune(prepared, kind, seed, settings, shared=shared) for seed in seeds}
     inputs = prepared.inputs
-    for kind in dict.fromkeys(kind for kind, _ in tuned):
-        each = [tuned[kind, seed] for seed in seeds]
+    for kind in kinds:
+        each = [fine_tune(prepared, kind, seed, settings) for seed in seeds]
+        tuned |= {(kind, seed): one for seed, one in zip(seeds, each, strict=True)}
         # A call, because `predict` would compile a function for each head.
         outputs = [search(l2_normalize(np.asarray(one.head(inputs, training=False))), protocol) for one in each]
         variants.append(Variant(name, f"head only, {kind}", prepared.task.classes, outputs))
