@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from helpers import extras
+from helpers import extras, logs
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
-from helpers.networks.ray_cluster import cluster, silent
+from helpers.networks.ray_cluster import cluster
 
 #: Number of times that a batch is repeated after its worker died.
 RETRIES = 3
@@ -162,7 +162,7 @@ class _Run:
         blocks = -(-len(files) // extractor.batch_size)
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
-        with silent("ray.data"), ray.data.DataContext.current(context):
+        with logs.silent("ray.data"), ray.data.DataContext.current(context):
             batches = ray.data.from_items(
                 # As bytes, because a file's name may not be valid text.
                 [{"row": row, "file": os.fsencode(file)} for row, file in enumerate(files)],

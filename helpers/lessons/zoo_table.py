@@ -4,12 +4,10 @@ Structure and speed do not depend on the weights, so networks without trained we
 are only measured with trained weights that are on this computer; nothing is downloaded.
 """
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import lru_cache
 from importlib.metadata import version
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from helpers import extras
+from helpers import extras, logs
 from helpers.evaluation.protocol import Protocol
 from helpers.features import results
 from helpers.features.registry import open_extractor
@@ -71,8 +69,8 @@ def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str] | None 
     """
     lines, rows = [], None
     for name in _names(names):
-        network = Untrained(name)
-        line = dict(zip(STRUCTURE, (*structure(network), _speed(network)), strict=True))
+        row = specs.network(name)
+        line = dict(zip(STRUCTURE, (*structure(row), _speed(row)), strict=True))
         if weights.local(name):
             vectors = open_extractor(name).extract(images, progress=False)
             rows = search(vectors, protocol).table().set_index("metric")
@@ -114,22 +112,6 @@ def _text(value: float, digits: int) -> str:
     return "" if pd.isna(value) else f"{value:,.{digits}f}"
 
 
-class Untrained:
-    """A network up to its embedding with random weights, built on first use."""
-
-    def __init__(self, name: str):
-        self.row = specs.network(name)
-
-    @cached_property
-    def model(self) -> "keras.Model":
-        return specs.embedding_architecture(self.row.name)
-
-    @cached_property
-    def keras(self) -> compiled.KerasNetwork:
-        """For single images, because the profiler counts only tensors of known size."""
-        return compiled.KerasNetwork(self.model, zoo.preprocessing(self.row.name), self.row.size, batch=1)
-
-
 def _names(names: Sequence[str] | None) -> list[str]:
     return [specs.network(name).name for name in (specs.ZOO if names is None else names)]
 
@@ -138,18 +120,27 @@ def _key(row: specs.Network) -> dict:
     return {"network": asdict(row), "keras": version("keras"), "version": _VERSION}
 
 
-def structure(network: Untrained) -> tuple:
+@lru_cache(maxsize=1)
+def _untrained(row: specs.Network) -> "tuple[keras.Model, compiled.KerasNetwork]":
+    """A network up to its embedding with random weights.
+
+    Its graph is for single images, because the profiler counts only tensors of known size.
+    """
+    model = specs.embedding_architecture(row.name)
+    return model, compiled.KerasNetwork(model, zoo.preprocessing(row.name), row.size, batch=1)
+
+
+def structure(row: specs.Network) -> tuple:
     """The values of the columns `STRUCTURE`, without the time.
 
     They are read from the cache, until the network's row in `helpers.networks.specs.ZOO` or the version of Keras
     changes.
     """
-    row = network.row
 
     def compute() -> dict[str, np.ndarray]:
-        frozen, trained = transfer.freeze(network.model, row.frozen_until)
-        parameters, dim = network.model.count_params(), network.model.output_shape[-1]
-        counts = (parameters, _flops(network.keras), len(frozen), len(trained), dim)
+        model, graph = _untrained(row)
+        frozen, trained = transfer.freeze(model, row.frozen_until)
+        counts = (model.count_params(), _flops(graph), len(frozen), len(trained), model.output_shape[-1])
         return {"counts": np.array(counts, np.int64)}
 
     counts = results.cached(f"zoo-structure-{row.name}", _key(row), compute)["counts"]
@@ -157,7 +148,7 @@ def structure(network: Untrained) -> tuple:
     return row.name, row.size, parameters / 1e6, flops / 1e9, frozen, trained, dim
 
 
-def _speed(network: Untrained) -> float:
+def _speed(row: specs.Network) -> float:
     """Milliseconds per image of a compiled network on this computer, with random weights; stored for this processor.
 
     The time includes preprocessing, but not reading images. The network computes several images at the same time, so
@@ -166,9 +157,9 @@ def _speed(network: Untrained) -> float:
     """
 
     def measure() -> dict[str, np.ndarray]:
-        run = compiled.without_comparison(network.keras, network.row.name)
+        run = compiled.without_comparison(_untrained(row)[1], row.name)
         count = max(4, 2 * run.parallel)
-        pixels = synthetic.photograph_like(2, network.row.size)[np.arange(count) % 2]
+        pixels = synthetic.photograph_like(2, row.size)[np.arange(count) % 2]
         # The first images allocate memory.
         run(pixels[: run.parallel])
         seconds: list[float] = []
@@ -178,8 +169,8 @@ def _speed(network: Untrained) -> float:
             seconds.append(time.perf_counter() - start)
         return {"milliseconds": np.array(1000 * median(seconds) / count)}
 
-    key = _key(network.row) | {"processor": compiled.processor(), "openvino": version("openvino")}
-    return float(results.cached(f"zoo-speed-{network.row.name}", key, measure)["milliseconds"])
+    key = _key(row) | {"processor": compiled.processor(), "openvino": version("openvino")}
+    return float(results.cached(f"zoo-speed-{row.name}", key, measure)["milliseconds"])
 
 
 def _flops(network: compiled.KerasNetwork) -> int:
@@ -189,15 +180,5 @@ def _flops(network: compiled.KerasNetwork) -> int:
     profiler = tf.compat.v1.profiler
     builder = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
     options = builder.with_accounted_types(list(OPERATIONS)).with_empty_output().build()
-    with _errors_only(tf.get_logger()):  # the profiler itself calls a deprecated function
+    with logs.silent("tensorflow"):  # the profiler itself calls a deprecated function
         return profiler.profile(network.graph.graph, cmd="op", options=options).total_float_ops
-
-
-@contextmanager
-def _errors_only(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -85,18 +85,6 @@ def _start_slowly(start: Callable[[], object]) -> None:
     ) from last
 
 
-@contextmanager
-def silent(name: str) -> Iterator[None]:
-    """Silence a logger; errors are raised anyway."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _folder() -> str:
     """Parent folder of a local cluster's sockets and logs: the temporary folder, unless its path is too long."""
     usual = tempfile.gettempdir()

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from helpers import extras
+from helpers import extras, logs
 from helpers.files import bytes_hash, write_text
 from helpers.networks import fingerprints
-from helpers.networks.ray_cluster import cluster, silent
+from helpers.networks.ray_cluster import cluster
 from helpers.networks.trials import Data, InvalidScore, Score, Trial, Trials, build, describe
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _run(run: Trials, halving: tuple[int, int] | None, workers: int) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as scratch,
         cluster(workers),
-        silent("ray.tune"),
+        logs.silent("ray.tune"),
         redirect_stdout(io.StringIO()),
     ):
         results = tune.Tuner(

@@ -9,8 +9,9 @@ from helpers import paths
 
 HELPERS = paths.ROOT / "helpers"
 FLOORS = {
-    "paths": 0, "extras": 0, "files": 0, "lazy": 0, "loopback": 0, "text": 0, "vectors": 0, "images": 1, "networks": 2,
-    "features": 3, "search": 4, "evaluation": 5, "visualization": 6, "picker": 7, "lessons": 8, "service": 9, "cli": 10,
+    "paths": 0, "extras": 0, "files": 0, "lazy": 0, "logs": 0, "loopback": 0, "text": 0, "vectors": 0, "images": 1,
+    "networks": 2, "features": 3, "search": 4, "evaluation": 5, "visualization": 6, "picker": 7, "lessons": 8,
+    "service": 9, "cli": 10,
 }  # fmt: skip
 FILES = sorted(HELPERS.rglob("*.py"))
 

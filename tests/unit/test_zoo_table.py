@@ -38,7 +38,7 @@ def multiply_adds(model):
 
 
 def structure(name):
-    return dict(zip(zoo_table.STRUCTURE, zoo_table.structure(zoo_table.Untrained(name)), strict=False))
+    return dict(zip(zoo_table.STRUCTURE, zoo_table.structure(specs.network(name)), strict=False))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,17 @@
+"""Levels of the loggers of other packages."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Silence a logger; errors are raised anyway."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
