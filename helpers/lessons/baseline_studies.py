@@ -110,12 +110,4 @@ def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> pd
 
 def comparison(table: pd.DataFrame) -> Markdown:
     """A `score_table` as Markdown: one line per method, then chance and ceiling."""
-    metrics = list(dict.fromkeys(table["metric"]))
-    lines = []
-    for method, rows in table.groupby("method", sort=False):
-        by_metric = rows.set_index("metric").loc[metrics]
-        spans = [tables.interval_text(row.value, row.low, row.high) for row in by_metric.itertuples()]
-        lines.append([method, str(by_metric["seeds"].iloc[0]), *spans])
-    first = table.drop_duplicates("metric").set_index("metric").loc[metrics]
-    lines += [[f"*{bound}*", "", *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]
-    return tables.markdown(pd.DataFrame(lines, columns=["", "seeds", *metrics]))
+    return tables.by_metric(table, dict.fromkeys(table["metric"]), ("method", "seeds"))

@@ -40,7 +40,8 @@ def table(name: str) -> pd.DataFrame:
 
 def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
     """Format rows of the table ``name`` as Markdown, with a caption that names its file. Missing values are dashes."""
-    return _captioned(rows.astype(object).where(rows.notna(), "–"), f"from `figures/{_file(name)}`", digits)
+    shown = tables.markdown(rows.astype(object).where(rows.notna(), "–"), digits)
+    return _captioned(shown, f"from `figures/{_file(name)}`")
 
 
 def scores(
@@ -57,33 +58,21 @@ def scores(
     extractors : names of the extractors, in the order of the rows.
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
     indexes : specs of the indexes. With more than one, a column has the index of each row.
+
+    Raises
+    ------
+    ValueError : the leaderboard has not exactly one row for a metric of a method.
     """
-    extractors, metrics, indexes = list(extractors), list(metrics), list(indexes)
-    board = leaderboard.load(FIGURES / LEADERBOARD)
-    board = board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & board["metric"].isin(metrics)]
-    methods = {method: rows.set_index("metric") for method, rows in board.groupby(["extractor", "index"])}
-    lines = []
-    for extractor in extractors:
-        measured = [index for index in indexes if (extractor, index) in methods]
-        if not measured:
-            raise ValueError(
-                f"the leaderboard has no full-profile row of {extractor!r} under {protocol!r} with {indexes}"
-            )
-        for index in measured:
-            rows = methods[extractor, index]
-            if sorted(rows.index) != sorted(metrics):
-                method = f"{extractor!r} under {protocol!r} with {index!r}"
-                expected, found = ", ".join(metrics), ", ".join(rows.index)
-                raise ValueError(f"expected one row per metric ({expected}) of {method}, got {found}")
-            spans = rows.loc[metrics, ["value", "low", "high"]].itertuples(index=False)
-            lines.append([extractor, index, *(tables.interval_text(*span) for span in spans)])
-    first = board[board["extractor"] == extractors[0]].drop_duplicates("metric").set_index("metric")
-    for bound in ("chance", "ceiling"):
-        lines.append([f"*{bound}*", "", *(f"*{first.loc[metric, bound]:.3f}*" for metric in metrics)])
-    table = pd.DataFrame(lines, columns=["", "index", *metrics])
-    if len(indexes) == 1:
-        table = table.drop(columns="index")
-    size = f"{first['n_queries'].iloc[0]:,} queries, gallery of {first['n_gallery'].iloc[0]:,}"
+    metrics, indexes, board = list(metrics), list(indexes), _board(protocol)
+    known = set(zip(board["extractor"], board["index"], strict=True))
+    rows = pd.DataFrame(
+        _only(board, protocol, extractor, metric, index)
+        for extractor in extractors
+        for index in [each for each in indexes if (extractor, each) in known] or indexes[:1]
+        for metric in metrics
+    )
+    table = tables.by_metric(rows, metrics, ("extractor", "index") if len(indexes) > 1 else ("extractor",))
+    size = f"{rows['n_queries'].iloc[0]:,} queries, gallery of {rows['n_gallery'].iloc[0]:,}"
     return _captioned(table, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
 
 
@@ -102,7 +91,7 @@ def curves(
     ------
     ValueError : the leaderboard has not exactly one such row for each extractor and *k*.
     """
-    panels, board = {}, _exact(protocol)
+    panels, board = {}, _board(protocol)
     if run:
         measured = {name: scores.table().set_index("metric") for name, scores in run.items()}
         panels[title] = _top_k((name, k, table.loc[f"top-{k}"]) for name, table in measured.items() for k in KS)
@@ -117,19 +106,19 @@ def score(protocol: str, extractor: str, metric: str) -> float:
     ------
     ValueError : the leaderboard does not have exactly one such row.
     """
-    return float(_only(_exact(protocol), protocol, extractor, metric)["value"])
+    return float(_only(_board(protocol), protocol, extractor, metric)["value"])
 
 
-def _exact(protocol: str) -> pd.DataFrame:
-    """The full-profile rows of a protocol with exact search by cosine similarity."""
+def _board(protocol: str) -> pd.DataFrame:
+    """The full-profile rows of a protocol."""
     board = leaderboard.load(FIGURES / LEADERBOARD)
-    return board[(board["profile"] == PROFILE) & (board["protocol"] == protocol) & (board["index"] == "exact:cosine")]
+    return board[(board["profile"] == PROFILE) & (board["protocol"] == protocol)]
 
 
-def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str) -> pd.Series:
-    rows = board[(board["extractor"] == extractor) & (board["metric"] == metric)]
+def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str, index: str = "exact:cosine") -> pd.Series:
+    rows = board[(board["extractor"] == extractor) & (board["metric"] == metric) & (board["index"] == index)]
     if len(rows) != 1:
-        raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}")
+        raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}, {index}")
     return rows.iloc[0]
 
 
@@ -143,5 +132,5 @@ def _file(name: str) -> str:
     return f"{name}_full.csv"
 
 
-def _captioned(rows: pd.DataFrame, source: str, digits: int = 3) -> Markdown:
-    return Markdown(f"Full profile, {source}:\n\n{tables.markdown(rows, digits).data}")
+def _captioned(table: Markdown, source: str) -> Markdown:
+    return Markdown(f"Full profile, {source}:\n\n{table.data}")

@@ -1,7 +1,7 @@
 """Tables and boxes for notebooks."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -27,15 +27,23 @@ def box(text: str, kind: str = "note") -> HTML:
 
 def comparison(scores: dict[str, Scores], metrics: Iterable[str]) -> Markdown:
     """One line per method with the 95 % interval of each metric, then chance and ceiling of the protocol."""
-    metrics = list(metrics)
-    tables = {name: score.table().set_index("metric").loc[metrics] for name, score in scores.items()}
+    return by_metric(pd.concat([score.table().assign(method=name) for name, score in scores.items()]), metrics)
+
+
+def by_metric(rows: pd.DataFrame, metrics: Iterable[str], names: Sequence[str] = ("method",)) -> Markdown:
+    """One line per method with the interval of each metric, then chance and ceiling.
+
+    rows : with the columns ``names``, metric, value, low, high, chance and ceiling, one row per method and metric.
+    names : the columns that name a method. The first one is shown without its title.
+    """
+    metrics, spans = list(metrics), ["value", "low", "high"]
     lines = [
-        [name, *(interval_text(row.value, row.low, row.high) for row in table.itertuples())]
-        for name, table in tables.items()
+        [*method, *(interval_text(*span) for span in part.set_index("metric").loc[metrics, spans].to_numpy())]
+        for method, part in rows.groupby(list(names), sort=False)
     ]
-    first = next(iter(tables.values()))
-    lines += [[f"*{bound}*", *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]
-    return markdown(pd.DataFrame(lines, columns=["", *metrics]))
+    first, rest = rows.drop_duplicates("metric").set_index("metric").loc[metrics], [""] * (len(names) - 1)
+    lines += [[f"*{bound}*", *rest, *(f"*{value:.3f}*" for value in first[bound])] for bound in ("chance", "ceiling")]
+    return markdown(pd.DataFrame(lines, columns=["", *names[1:], *metrics]))
 
 
 def interval_text(value: float, low: float, high: float) -> str:
