@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TextIO
 
 #: What JSON, CSV and XML cannot hold, or hold for Python only: lone surrogates and NUL.
@@ -69,7 +70,8 @@ def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[obje
     Lines end with ``\n``. None becomes an empty cell, and strings are passed through `clean_text`.
     """
     # The writer quotes line breaks of its own terminator only (until Python 3.13), and a cell may contain "\r".
-    table = csv.writer(_UnixLines(file), lineterminator="\r\n")
+    unix_lines = SimpleNamespace(write=lambda row: file.write(row.removesuffix("\r\n") + "\n"))
+    table = csv.writer(unix_lines, lineterminator="\r\n")
     table.writerow(columns)
     for row in rows:
         table.writerow([clean_text(cell) if isinstance(cell, str) else cell for cell in row])
@@ -79,16 +81,6 @@ def read_csv(file: Path) -> list[dict[str, str]]:
     """The rows of a CSV file in UTF-8, by the columns of its header."""
     with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-class _UnixLines:
-    """Replaces the line end of each row, which the writer of the module ``csv`` passes as one text."""
-
-    def __init__(self, file: TextIO):
-        self._file = file
-
-    def write(self, row: str) -> None:
-        self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _escaped(match: re.Match[str]) -> str:
