@@ -1,7 +1,7 @@
 """Measurements of keypoints: their kinds compared, searches under a protocol, and keypoints on and around faces."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -63,28 +63,21 @@ _FACE, _HEAD = (75, 65, 175, 190), (65, 40, 185, 250)
 
 
 def compare_face_parts(found: Sequence[Keypoints], protocol: Protocol) -> pd.DataFrame:
-    """`compare_parts` with all keypoints of LFW's images, those on the face, and those around the head."""
-    parts = {
-        "everywhere": list(found),
-        "on the face": [one.subset(is_inside(one, _FACE)) for one in found],
-        "around the head": [one.subset(~is_inside(one, _HEAD)) for one in found],
-    }
-    return compare_parts(parts, protocol)
-
-
-def compare_parts(parts: Mapping[str, Sequence[Keypoints]], protocol: Protocol) -> pd.DataFrame:
-    """`search_by_votes` with several selections of the keypoints of the same images.
-
-    parts : name → keypoints of all images.
+    """`search_by_votes` with all keypoints of LFW's images, those on the face, and those around the head.
 
     Returns
     -------
     One row per part: mean number of keypoints, top-1 and mAP with 95 % intervals and chance, and `verified_shares`.
     """
+    parts = {
+        "everywhere": list(found),
+        "on the face": [one.subset(is_inside(one, _FACE)) for one in found],
+        "around the head": [one.subset(~is_inside(one, _HEAD)) for one in found],
+    }
     lines = []
-    for name, found in parts.items():
-        search = search_by_votes(found, protocol)
-        line: dict[str, object] = {"keypoints": name, "per image": float(np.mean([len(one) for one in found]))}
+    for name, part in parts.items():
+        search = search_by_votes(part, protocol)
+        line: dict[str, object] = {"keypoints": name, "per image": float(np.mean([len(one) for one in part]))}
         for metric, row in search.scores.table().set_index("metric").loc[["top-1", "mAP"]].iterrows():
             line |= {str(metric): row["value"], f"{metric} low": row["low"], f"{metric} high": row["high"]}
             line[f"{metric} chance"] = row["chance"]
