@@ -68,12 +68,7 @@ def search_scores(ranking: Ranking, protocol: Protocol) -> tuple[np.ndarray, np.
 
 def open_set_curve(ranking: Ranking, protocol: Protocol) -> ErrorCurve:
     """False alarms (as ``false_accept``) and 1 - DIR (as ``false_reject``) at every threshold."""
-    mates, others = search_scores(ranking, protocol)
-    if not len(mates) or not len(others):
-        raise ValueError(
-            f"{protocol.name}: {len(mates)} queries have a mate and {len(others)} have none; both are needed"
-        )
-    return error_curve(mates, others)
+    return error_curve(*search_scores(ranking, protocol))
 
 
 @dataclass(frozen=True)

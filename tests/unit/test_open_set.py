@@ -55,9 +55,6 @@ def test_invalid_arguments_are_refused(search):
     ranking, protocol = search
     with pytest.raises(ValueError, match="6 queries, but the ranking has 1 rows"):
         open_set.search_scores(Ranking(ranking.ids[:1], ranking.scores[:1]), protocol)
-    closed = query_gallery(images([0, 1, 0]), [2], [0, 1], "p")
-    with pytest.raises(ValueError, match="1 queries have a mate and 0 have none"):
-        open_set.open_set_curve(Ranking(ranking.ids[:1], ranking.scores[:1]), closed)
 
 
 def test_the_protocol():
