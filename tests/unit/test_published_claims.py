@@ -1,14 +1,18 @@
 """The table of published claims: every number of a measurement comes from the run."""
 
 import re
+from string import Formatter
 
 import pytest
 
 from helpers.lessons import full_profile, published_claims
 
+#: The names of the numbers that the table needs.
+FIELDS = {name for claim in published_claims.CLAIMS for _, name, _, _ in Formatter().parse(claim.measured) if name}
+
 
 def test_the_numbers_of_a_run_are_filled_in():
-    measured = dict.fromkeys(published_claims.fields(), 0.12345)
+    measured = dict.fromkeys(FIELDS, 0.12345)
     table = published_claims.table(measured | {"annoy_recall": 0.728, "sketches_first": "[0.556, 0.778]"})
     assert list(table.columns) == ["claimed", "what we measure", "why"] and len(table) == len(published_claims.CLAIMS)
     measurements = "\n".join(table["what we measure"])
@@ -22,11 +26,10 @@ def test_no_measured_number_is_typed():
         assert not re.findall(r"\d+\.\d+", re.sub(r"\{[^}]*\}", "", claim.measured)), claim.claimed
 
 
-def test_missing_and_unknown_numbers_are_errors():
-    measured = dict.fromkeys(published_claims.fields(), 1.0)
-    del measured["annoy_ms"]
-    with pytest.raises(ValueError, match=r"missing numbers: \['annoy_ms'\]; .*: \['anoy_ms'\]"):
-        published_claims.table(measured | {"anoy_ms": 1.0})
+def test_a_missing_number_is_an_error():
+    measured = dict.fromkeys(FIELDS - {"annoy_ms"}, 1.0)
+    with pytest.raises(KeyError, match="annoy_ms"):
+        published_claims.table(measured)
 
 
 @pytest.mark.parametrize("number", ["96 %", "0.938/0.953/0.955/0.960", "0.170/0.398/0.510/0.637", "0.677", "0.292",
@@ -37,7 +40,7 @@ def test_the_claims_of_the_course_are_there(number):
 
 def test_numbers_of_the_full_profile_are_those_of_its_tables():
     numbers = published_claims.from_full_profile()
-    assert numbers.keys() < published_claims.fields()
+    assert numbers.keys() < FIELDS
     assert numbers["map_ceiling"] == pytest.approx(0.02) and numbers["map_vgg"] == pytest.approx(0.44)
     assert numbers["sketches_first"] == "[0.556, 0.778]"
     words = full_profile.table("17_cifar10_study_classifiers")
