@@ -1,6 +1,7 @@
 """Measurements of notebook 15: sources of boxes, and masks, against the known objects of scenes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,44 +49,34 @@ def known_objects(scenes: Scenes, class_names: Sequence[str]) -> KnownObjects:
 
 def scored_boxes(found: Sequence[Detections]) -> ScoredBoxes:
     """The detections of the classes in `SHOWN` in images 0, 1, …, for `evaluate_detections`."""
-    labels = [found[0].class_names.index(name) for name in SHOWN] if len(found) else []
-    kept = [np.isin(each.classes, labels) for each in found]
-    pairs = list(zip(found, kept, strict=True))
-    return ScoredBoxes(
-        np.repeat(np.arange(len(found)), [mask.sum() for mask in kept]),
-        np.concatenate([np.empty(0, np.int64), *(each.classes[mask] for each, mask in pairs)]),
-        np.concatenate([np.empty((0, 4)), *(each.boxes[mask] for each, mask in pairs)]),
-        np.concatenate([np.empty(0), *(each.scores[mask] for each, mask in pairs)]),
+    images = np.repeat(np.arange(len(found)), [len(each.classes) for each in found])
+    labels, boxes_, scores = (
+        np.concatenate([getattr(each, name) for each in found]) for name in ("classes", "boxes", "scores")
     )
-
-
-def of_other_images(found: ScoredBoxes, n_images: int) -> ScoredBoxes:
-    """The boxes of each image in the following one: what a detector would find that does not see the image."""
-    return ScoredBoxes((found.images + 1) % n_images, found.labels, found.boxes, found.scores)
+    kept = np.isin(labels, [found[0].class_names.index(name) for name in SHOWN])
+    return ScoredBoxes(images[kept], labels[kept], boxes_[kept], scores[kept])
 
 
 def class_table(
-    known: KnownObjects, found: ScoredBoxes, n_images: int, class_names: Sequence[str], score: float,
-    resamples: int = 300,
-) -> pd.DataFrame:  # fmt: skip
+    known: KnownObjects, found: ScoredBoxes, n_images: int, class_names: Sequence[str], score: float
+) -> pd.DataFrame:
     """Precision and recall of detections of at least ``score``, and AP at IoU 0.5, of each class and of all.
 
     Columns: class, objects, precision, recall, AP, with bounds of 95 % intervals over images (``… low``, ``… high``),
-    and chance: the AP of the boxes of other images.
+    and chance: the AP of the boxes of each image in the following one, as found without seeing the image.
     """
     scores = evaluate_detections(known, found, n_images, COVERED)
-    chance = evaluate_detections(known, of_other_images(found, n_images), n_images, COVERED)
+    moved = replace(found, images=(found.images + 1) % n_images)
+    chance = evaluate_detections(known, moved, n_images, COVERED)
     labels = sorted(scores.average_precisions, key=lambda label: -scores.matches[label].objects.sum())
     parts = {class_names[label]: DetectionScores({label: scores.matches[label]}, n_images) for label in labels}
     rows = []
     for name, part in [*parts.items(), ("mean / all", scores)]:
-        bounds, at = part.intervals(score, resamples=resamples), part.at(score)
-        ap = part.mean_average_precision
-        objects = sum(int(each.objects.sum()) for each in part.matches.values())
-        row = {"class": name, "objects": objects}
-        for column, value, bound in (("precision", at.precision, "precision"), ("recall", at.recall, "recall"),
-                                     ("AP", ap, "mAP")):  # fmt: skip
-            row |= {column: value, f"{column} low": bounds[bound].low, f"{column} high": bounds[bound].high}
+        bounds = part.intervals(score, resamples=300)
+        row = {"class": name, "objects": sum(int(each.objects.sum()) for each in part.matches.values())}
+        for metric, value in (part.at(score)._asdict() | {"mAP": part.mean_average_precision}).items():
+            column = metric.removeprefix("m")
+            row |= {column: value, f"{column} low": bounds[metric].low, f"{column} high": bounds[metric].high}
         others = [value for label, value in chance.average_precisions.items() if label in part.matches]
         rows.append(row | {"AP chance": float(np.mean(others))})
     return pd.DataFrame(rows)
@@ -161,10 +152,8 @@ def cut_outs(scenes: Scenes) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def classes_found(
-    sets: Sequence[tuple[ImageSet, str, str]], detector: Detector, score: float, count: int = 30
-) -> pd.DataFrame:
-    """In how many of the first ``count`` images of a class the detector finds it.
+def classes_found(sets: Sequence[tuple[ImageSet, str, str]], detector: Detector, score: float) -> pd.DataFrame:
+    """In how many of the first 30 images of a class the detector finds it.
 
     sets : an image set, the name of one of its classes, and that of the detector's class.
 
@@ -172,7 +161,7 @@ def classes_found(
     """
     rows = []
     for images, name, class_name in sets:
-        chosen = images.subset(np.flatnonzero(images.labels == images.class_names.index(name))[:count])
+        chosen = images.subset(np.flatnonzero(images.labels == images.class_names.index(name))[:30])
         found = sum(class_name in each.names for each in detect(chosen, detector, threshold=score))
         share = found / len(chosen)
         bounds = wilson_interval(share, len(chosen))
