@@ -20,8 +20,8 @@ with extras.importing("notebooks", "IPython"):
 FIGURES = paths.committed_figures_dir()
 LEADERBOARD = "leaderboard.csv"
 PROFILE = "full"
-#: The *k* of the curves, those of the leaderboard.
-KS = (1, 3, 5, 10)
+#: The metrics of the curves, those of the leaderboard.
+TOP_KS = ("top-1", "top-3", "top-5", "top-10")
 
 
 def table(name: str) -> pd.DataFrame:
@@ -93,10 +93,10 @@ def curves(
     """
     panels, board = {}, _board(protocol)
     if run:
-        measured = {name: scores.table().set_index("metric") for name, scores in run.items()}
-        panels[title] = _top_k((name, k, table.loc[f"top-{k}"]) for name, table in measured.items() for k in KS)
-    rows = [(name, k, _only(board, protocol, name, f"top-{k}")) for name in extractors for k in KS]
-    return top_k_curves(panels | {f"full profile, {protocol}": _top_k(rows)})
+        measured = pd.concat([scores.table().assign(name=name) for name, scores in run.items()])
+        panels[title] = measured[measured["metric"].isin(TOP_KS)]
+    rows = pd.DataFrame(_only(board, protocol, name, metric) for name in extractors for metric in TOP_KS)
+    return top_k_curves(panels | {f"full profile, {protocol}": rows.rename(columns={"extractor": "name"})})
 
 
 def score(protocol: str, extractor: str, metric: str) -> float:
@@ -120,12 +120,6 @@ def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str, index
     if len(rows) != 1:
         raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}, {index}")
     return rows.iloc[0]
-
-
-def _top_k(rows: Iterable[tuple[str, int, pd.Series]]) -> pd.DataFrame:
-    """The table of `top_k_curves` from (name, k, row with value and bounds)."""
-    columns = ["value", "low", "high", "chance", "ceiling"]
-    return pd.DataFrame([(name, k, *row[columns]) for name, k, row in rows], columns=["name", "k", *columns])
 
 
 def _file(name: str) -> str:

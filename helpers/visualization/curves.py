@@ -91,12 +91,13 @@ def recall_curves(
 def top_k_curves(panels: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot top-k accuracy over k with 95 % intervals, chance and ceiling: one panel per title.
 
-    panels : title → table with the columns name, k, value, low, high, chance and ceiling, one row per curve and k. A
-        name has the same color in all panels.
+    panels : title → table with the columns name, metric (such as "top-5"), value, low, high, chance and ceiling, one
+        row per curve and k. A name has the same color in all panels.
     """
     figure, axes = panel_row(len(panels), 5.5 * len(panels), 4, sharey=True, grid=True)
     names = list(dict.fromkeys(name for table in panels.values() for name in table["name"]))
     for panel, (title, table) in zip(axes, panels.items(), strict=True):
+        table = table.assign(k=table["metric"].str.removeprefix("top-").astype(int))
         for name, rows in table.groupby("name", sort=False):
             color, marker = COLORS[names.index(name) % len(COLORS)], "osD^vP"[names.index(name) % 6]
             panel.plot(rows["k"], rows["value"], marker=marker, markersize=4, color=color, label=name)
