@@ -145,11 +145,9 @@ def _models(prepared: Prepared, kind: str, settings: Settings) -> "tuple[keras.M
     return head, tuned
 
 
-def train_head(
-    prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None
-) -> "tuple[keras.Model, Training]":
+def train_head(prepared: Prepared, kind: str, seed: int, settings: Settings) -> "tuple[keras.Model, Training]":
     """Train a classifier on the pretrained embeddings; it keeps the epoch with the lowest validation loss."""
-    settings, task, found = settings or Settings(), prepared.task, prepared.inputs
+    task, found = prepared.task, prepared.inputs
     head, (model, _) = _new_head(prepared, kind, seed), _models(prepared, kind, settings)
     model.set_weights(head.get_weights())
     history = training.fit(
@@ -180,13 +178,12 @@ def validation_map(prepared: Prepared) -> "Callable[[keras.Model], float]":
     return lambda _: validation_scores(prepared).mean("mAP")
 
 
-def fine_tune(prepared: Prepared, kind: str, seed: int = 0, settings: Settings | None = None) -> Tuned:
+def fine_tune(prepared: Prepared, kind: str, seed: int, settings: Settings) -> Tuned:
     """Train a head, then the last block together with it.
 
     The training keeps the epoch with the highest `validation_map`; epoch 0 is the pretrained network. Afterwards the
     tail has its pretrained weights again.
     """
-    settings = settings or Settings()
     head, _ = train_head(prepared, kind, seed, settings)
     tail, (_, model) = prepared.split.tail, _models(prepared, kind, settings)
     tail.set_weights(prepared.pretrained)
@@ -207,7 +204,7 @@ def fine_tune(prepared: Prepared, kind: str, seed: int = 0, settings: Settings |
 
 
 def compare_variants(
-    prepared: Prepared, kinds: Iterable[str], seeds: Sequence[int], settings: Settings | None = None
+    prepared: Prepared, kinds: Iterable[str], seeds: Sequence[int], settings: Settings
 ) -> tuple[list[Variant], dict[tuple[str, int], Tuned]]:
     """Search with a network off the shelf, with the outputs of a head only, and with the fine-tuned last block.
 

@@ -50,13 +50,13 @@ _ROUNDS, _SECONDS = 5, 1.0
 _VERSION = 1
 
 
-def with_weights(names: Sequence[str] | None = None) -> list[str]:
-    """Those of the networks, by default of the zoo, whose trained weights are on this computer."""
-    return [name for name in _names(names) if weights.local(name)]
+def with_weights(names: Sequence[str]) -> list[str]:
+    """Those of the networks whose trained weights are on this computer."""
+    return [row.name for row in map(specs.network, names) if weights.local(row.name)]
 
 
-def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Structure, speed and scores of networks, by default of all: one row each, then chance and ceiling of the scores.
+def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str]) -> pd.DataFrame:
+    """Structure, speed and scores of networks: one row each, then chance and ceiling of the scores.
 
     Structure and speed are measured once, and then read from the cache. Networks are scored off the shelf, by cosine.
 
@@ -68,11 +68,10 @@ def zoo_table(protocol: Protocol, images: ImageSet, names: Sequence[str] | None 
     networks without trained weights are NaN, and the column ``scores`` says so.
     """
     lines, rows = [], None
-    for name in _names(names):
-        row = specs.network(name)
+    for row in map(specs.network, names):
         line = dict(zip(STRUCTURE, (*structure(row), _speed(row)), strict=True))
-        if weights.local(name):
-            vectors = open_extractor(name).extract(images, progress=False)
+        if weights.local(row.name):
+            vectors = open_extractor(row.name).extract(images, progress=False)
             rows = search(vectors, protocol).table().set_index("metric")
             line |= {metric: rows.loc[metric, "value"] for metric in METRICS}
             line |= {"mAP low": rows.loc["mAP", "low"], "mAP high": rows.loc["mAP", "high"], "scores": "measured"}
@@ -87,15 +86,13 @@ def show(table: pd.DataFrame) -> Markdown:
     """Format a table of `zoo_table` as Markdown. The caption names the processor."""
     lines = []
     for row in table.to_dict("records"):
-        line = {name: _text(row[name], digits) for name, digits in _DIGITS.items()}
+        line = {"network": row["network"]}
+        line |= {name: "" if pd.isna(row[name]) else f"{row[name]:,.{n}f}" for name, n in _DIGITS.items()}
         if not pd.isna(row["mAP low"]):
             line["mAP"] += f" [{row['mAP low']:.3f}, {row['mAP high']:.3f}]"
-        bound = row["network"] in ("chance", "ceiling")
-        lines.append(
-            {"network": f"*{row['network']}*" if bound else row["network"]}
-            | {name: f"*{value}*" if bound and value else value for name, value in line.items()}
-            | {"scores": row["scores"]}
-        )
+        if row["network"] in ("chance", "ceiling"):
+            line = {name: value and f"*{value}*" for name, value in line.items()}
+        lines.append(line | {"scores": row["scores"]})
     caption = (
         "Up to the embedding, at the network's own input size. FLOPs are those of convolutions and dense layers. "
         f"Times: {compiled.processor()}, OpenVINO {version('openvino')}, several images at the same time, random "
@@ -106,14 +103,6 @@ def show(table: pd.DataFrame) -> Markdown:
 
 #: Column → number of decimals in `show`.
 _DIGITS = dict(zip(STRUCTURE[1:], (0, 1, 2, 0, 0, 0, 1), strict=True)) | dict.fromkeys(METRICS, 3)
-
-
-def _text(value: float, digits: int) -> str:
-    return "" if pd.isna(value) else f"{value:,.{digits}f}"
-
-
-def _names(names: Sequence[str] | None) -> list[str]:
-    return [specs.network(name).name for name in (specs.ZOO if names is None else names)]
 
 
 def _key(row: specs.Network) -> dict:
