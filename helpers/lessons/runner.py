@@ -40,6 +40,10 @@ class Outcome:
     seconds: float
     headline: str
 
+    def __str__(self) -> str:
+        """A line of the final table."""
+        return f"{self.notebook:<28}  {self.seconds:7.0f}  {'ok' if self.ok else 'FAILED':<6}  {self.headline}"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 if a notebook failed, 2 for wrong arguments."""
@@ -71,12 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             elif options.save and outcome.ok:
                 _copy(figures / "results", paths.committed_figures_dir() / FULL_RESULTS, f"{notebook.stem}.json")
             outcomes.append(outcome)
-            state = "ok" if outcome.ok else "FAILED"
-            print(
-                f"[{len(outcomes)}/{len(notebooks)}] {outcome.notebook:<28} {state:<6} {outcome.seconds:5.0f} s  "
-                f"{outcome.headline}",
-                flush=True,
-            )
+            print(f"[{len(outcomes)}/{len(notebooks)}] {outcome}", flush=True)
     if options.save and not keep_all:
         _copy(figures, paths.committed_figures_dir(), *LEADERBOARD)
     outcomes.sort(key=lambda outcome: outcome.notebook)
@@ -152,13 +151,7 @@ def _papermill(notebook: Path, output: Path, profile: str) -> list[str]:
 
 def summary(outcomes: list[Outcome]) -> str:
     """The final table: notebook, seconds, state and headline of each run."""
-    width = max(len(outcome.notebook) for outcome in outcomes)
-    lines = [f"{'notebook':<{width}}  seconds  state   headline", "-" * (width + 60)]
-    lines += [
-        f"{run.notebook:<{width}}  {run.seconds:7.0f}  {'ok' if run.ok else 'FAILED':<6}  {run.headline}"
-        for run in outcomes
-    ]
-    return "\n".join(lines)
+    return "\n".join([f"{'notebook':<28}  seconds  state   headline", "-" * 88, *map(str, outcomes)])
 
 
 def _bounded(command: list[str], environment: dict, seconds: int) -> tuple[int | None, str]:
