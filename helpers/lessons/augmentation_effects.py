@@ -18,16 +18,11 @@ def pixel_grid(
     rows : name → uint8 (h, w, 3) or gray (h, w) images; all rows have the same number.
     titles : one per image, above it.
     """
-    columns = {len(images) for images in rows.values()}
-    if len(columns) != 1:
-        raise ValueError(f"all rows must have the same number of images, got {sorted(columns)}")
-    (count,) = columns
+    count = len(next(iter(rows.values())))
     side = width / (count + 0.8)
     above = [0.35 if titles and any(titles[line]) else 0.08 for line in range(len(rows))]
     figure = Figure(figsize=(width, len(rows) * side + sum(above)), layout="constrained")
-    grid = figure.subplots(
-        len(rows), count, squeeze=False, gridspec_kw={"height_ratios": [side + space for space in above]}
-    )
+    grid = figure.subplots(len(rows), count, squeeze=False, height_ratios=[side + space for space in above])
     for line, (cells, (name, images)) in enumerate(zip(grid, rows.items(), strict=True)):
         for column, (cell, image) in enumerate(zip(cells, images, strict=True)):
             cell.imshow(image, cmap="gray_r")

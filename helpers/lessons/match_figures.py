@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,6 +11,8 @@ from matplotlib.patheffects import Normal, Stroke
 from helpers.features.keypoints import Homography, Keypoints, Matches
 from helpers.visualization.curves import COLORS, panel_row
 
+#: Of more matches, this number is drawn at random.
+MOST_LINES = 60
 #: A dark line behind a light one.
 _OUTLINE = [Stroke(linewidth=2.6, foreground="black", alpha=0.75), Normal()]
 
@@ -24,7 +25,8 @@ def image_row(images: Mapping[str, np.ndarray], width: float = 12) -> Figure:
     ratios = [image.shape[1] / image.shape[0] for image in images.values()]
     figure, panels = panel_row(len(images), width, width / sum(ratios) + 0.35, width_ratios=ratios)
     for panel, (title, image) in zip(panels, images.items(), strict=True):
-        _image(panel, image)
+        panel.imshow(image)
+        panel.axis("off")
         panel.set_title(title, fontsize=10)
     return figure
 
@@ -74,9 +76,8 @@ def ratio_curves(errors: Mapping[str, tuple[np.ndarray, np.ndarray]], within: fl
 
 
 def match_lines(
-    image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches,
-    found: Homography | None = None, limit: int = 60, seed: int = 0, width: float = 7.5,
-) -> Figure:  # fmt: skip
+    image: np.ndarray, other: np.ndarray, query: Keypoints, gallery: Keypoints, matches: Matches, found: Homography
+) -> Figure:
     """Show two images side by side with a line for each match: blue for inliers of the homography, orange for others.
 
     The lines have a dark outline, so that they are visible on every image.
@@ -84,25 +85,24 @@ def match_lines(
     Parameters
     ----------
     image, other : uint8 (height, width, 3) RGB, the query and the gallery image.
-    found : its matrix, if any, draws the query's outline in the other image. Without it all lines are blue.
-    limit : of more matches, this number is drawn at random with ``seed``.
-    width : of the figure, in inches.
+    found : its matrix, if any, draws the query's outline in the other image.
     """
     left = image.shape[1] + 12
     canvas = np.full((max(image.shape[0], other.shape[0]), left + other.shape[1], 3), 255, np.uint8)
     for shown, start in ((image, 0), (other, left)):
         canvas[: shown.shape[0], start : start + shown.shape[1]] = shown
-    figure, (panel,) = panel_row(1, width, width * canvas.shape[0] / canvas.shape[1] + 0.35)
-    _image(panel, canvas)
+    figure, (panel,) = panel_row(1, 7.5, 7.5 * canvas.shape[0] / canvas.shape[1] + 0.35)
+    panel.imshow(canvas)
+    panel.axis("off")
+    panel.autoscale(False)
     lines = np.stack([query.points[matches.pairs[:, 0]], gallery.points[matches.pairs[:, 1]] + (left, 0)], 1)
-    inliers = np.ones(len(lines), bool) if found is None else found.inliers
     selected = np.zeros(len(lines), bool)
-    selected[np.random.default_rng(seed).permutation(len(lines))[:limit]] = True
+    selected[np.random.default_rng(0).permutation(len(lines))[:MOST_LINES]] = True
     # Outliers first, behind the inliers.
-    for drawn, color in ((~inliers & selected, COLORS[4]), (inliers & selected, COLORS[5])):
+    for drawn, color in ((~found.inliers & selected, COLORS[4]), (found.inliers & selected, COLORS[5])):
         collection = LineCollection(list(lines[drawn]), colors=color, linewidths=1.1, path_effects=_OUTLINE)
         panel.add_collection(collection)
-    if found is not None and found.matrix is not None:
+    if found.matrix is not None:
         rows, columns = query.shape
         corners = np.array([(0, 0, 1), (columns, 0, 1), (columns, rows, 1), (0, rows, 1), (0, 0, 1)])
         mapped = corners @ found.matrix.T
@@ -110,14 +110,6 @@ def match_lines(
         (line,) = panel.plot(*outline.T, color="white", linewidth=2, path_effects=_OUTLINE)
         # The outline may extend beyond the other image, also over the query.
         line.set_clip_path(Rectangle((left - 0.5, -0.5), *other.shape[1::-1], transform=panel.transData))
-    title = f"{len(matches)} matches"
-    title = title if found is None else f"{title}, {found.count} inliers of one homography"
-    panel.set_title(title if selected.all() else f"{title}; {limit} matches are drawn", fontsize=10)
+    title = f"{len(matches)} matches, {found.count} inliers of one homography"
+    panel.set_title(title if selected.all() else f"{title}; {MOST_LINES} matches are drawn", fontsize=10)
     return figure
-
-
-def _image(panel: Axes, image: np.ndarray) -> None:
-    panel.imshow(image)
-    panel.axis("off")
-    panel.set_xlim(-0.5, image.shape[1] - 0.5)
-    panel.set_ylim(image.shape[0] - 0.5, -0.5)

@@ -16,17 +16,14 @@ from helpers.visualization.heatmaps import add_thumbnail
 
 
 def text_results(
-    images: ImageSet,
-    results: Mapping[str, np.ndarray],
-    relevant: Mapping[str, str] | None = None,
-    columns: int = 8,
+    images: ImageSet, results: Mapping[str, np.ndarray], relevant: Mapping[str, str] | None = None
 ) -> Figure:
-    """Show the first results of texts, one line per text; ○ is relevant, ✗ is not.
+    """Show the first eight results of texts, one line per text; ○ is relevant, ✗ is not.
 
     results : text → int64 (k,), rows of ``images``, the best first.
     relevant : text → the class whose images are relevant; None for no frames.
     """
-    cells = image_cells(len(results), columns + 1, 12, 1.75 / 12 * (columns + 1))
+    cells = image_cells(len(results), 9, 12, 1.3125)
     for line, (text, rows) in zip(cells, results.items(), strict=True):
         line[0].text(0.5, 0.5, printable(text), ha="center", va="center", fontsize=11, wrap=True, parse_math=False)
         for cell, row in zip(line[1:], rows, strict=False):

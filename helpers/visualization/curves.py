@@ -58,17 +58,13 @@ def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, se
         edges = np.linspace(0, max(same.max(), different.max()), 60).tolist()
         panel.hist(different, edges, density=True, alpha=0.6, color=COLORS[1], label="different class")
         panel.hist(same, edges, density=True, alpha=0.6, color=COLORS[0], label="same class")
-        farther = _separation(same, different, rng)
+        # Random pairs of distances: the area under the ROC.
+        first, second = rng.choice(same, 100_000), rng.choice(different, 100_000)
+        farther = (first < second).mean() + (first == second).mean() / 2
         panel.set_title(f"{name}: a different class is farther in {farther:.1%} of pairs", fontsize=10)
         panel.set(xlabel="cosine distance", ylabel="density")
         panel.legend(frameon=False)
     return figure
-
-
-def _separation(same: np.ndarray, different: np.ndarray, rng: np.random.Generator) -> float:
-    """Probability that a random different pair is farther apart than a random same pair (the area under the ROC)."""
-    first, second = rng.choice(same, 100_000), rng.choice(different, 100_000)
-    return float((first < second).mean() + (first == second).mean() / 2)
 
 
 def recall_curves(
@@ -149,7 +145,7 @@ def strength_curves(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]
     return figure
 
 
-def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = None) -> Figure:
+def error_curves(curves: Mapping[str, ErrorCurve], threshold: float) -> Figure:
     """Plot both error rates over the threshold (left) and against each other (right).
 
     threshold : the chosen one, drawn as a line.
@@ -165,8 +161,7 @@ def error_curves(curves: Mapping[str, ErrorCurve], threshold: float | None = Non
         label = f"{name}, both {error.rate:.1%} at {error.threshold:.3f}"
         right.plot(curve.false_accept[shown], curve.false_reject[shown], color=color, label=label)
         right.plot(error.rate, error.rate, "o", color=color, markersize=4)
-    if threshold is not None:
-        left.axvline(threshold, color="0.4", linestyle=":", label=f"chosen: {threshold:.3f}")
+    left.axvline(threshold, color="0.4", linestyle=":", label=f"chosen: {threshold:.3f}")
     left.set(xlabel="similarity threshold", ylabel="share of pairs")
     right.set(xscale="log", xlabel="false accepts", ylabel="false rejects")
     for panel in (left, right):

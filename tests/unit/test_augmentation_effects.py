@@ -41,7 +41,7 @@ def test_a_grid_has_names_and_titles(photos):
 
 
 def test_rows_of_different_lengths_are_refused(photos):
-    with pytest.raises(ValueError, match=r"\[1, 3\]"):
+    with pytest.raises(ValueError, match="shorter than argument 1"):
         pixel_grid({"first": photos, "second": photos[:1]})
 
 

@@ -405,12 +405,12 @@ def test_ratio_curves_show_precision_and_correct_matches():
         assert [curve[bound] for bound in (0.5, 0.6, 0.8, 1.0)] == pytest.approx(expected, abs=1e-3)
 
 
-def drawn_matches(homography, **options):
+def drawn_matches(homography):
     """The panel for three matches of an image of 40 × 60 and one of 50 × 30, 12 pixels apart."""
     query, gallery = found([(1, 2), (3, 4), (5, 6)]), found([(7, 8), (9, 10)], shape=(50, 30))
     pairs = Matches(np.array([[0, 1], [2, 0], [1, 1]]), np.zeros(3, np.float32))
     images = np.full((40, 60, 3), (200, 40, 7), np.uint8), np.zeros((50, 30, 3), np.uint8)
-    (panel,) = match_figures.match_lines(*images, query, gallery, pairs, homography, **options).axes
+    (panel,) = match_figures.match_lines(*images, query, gallery, pairs, homography).axes
     return panel
 
 
@@ -428,16 +428,15 @@ def test_match_lines_distinguish_inliers():
     assert outline.get_xydata().tolist() == [[72, 0], [102, 0], [102, 20], [72, 20], [72, 0]]
 
 
-@pytest.mark.parametrize("homography", [None, Homography(None, np.zeros(3, bool))])
-def test_match_lines_without_a_homography_have_no_outline(homography):
-    panel = drawn_matches(homography)
-    counts = tuple(len(lines.get_segments()) for lines in panel.collections)
-    assert counts == ((0, 3) if homography is None else (3, 0))
+def test_match_lines_without_a_homography_have_no_outline():
+    panel = drawn_matches(Homography(None, np.zeros(3, bool)))
+    assert [len(lines.get_segments()) for lines in panel.collections] == [3, 0]
     assert not panel.lines and panel.get_title().startswith("3 matches")
 
 
-def test_of_many_match_lines_a_random_part_is_drawn():
-    panel = drawn_matches(Homography(None, np.array([True, False, True])), limit=2)
+def test_of_many_match_lines_a_random_part_is_drawn(monkeypatch):
+    monkeypatch.setattr(match_figures, "MOST_LINES", 2)
+    panel = drawn_matches(Homography(None, np.array([True, False, True])))
     assert sum(len(lines.get_segments()) for lines in panel.collections) == 2
     assert panel.get_title() == "3 matches, 2 inliers of one homography; 2 matches are drawn"
 

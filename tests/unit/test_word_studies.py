@@ -176,7 +176,7 @@ def test_association_test_by_hand_and_by_permutations():
 def test_figures_show_texts_images_and_words(task):
     images = task.images
     figure = text_figures.text_results(
-        images, {"a bird": np.arange(4), "$5": np.arange(12, 16)}, {"a bird": "birds", "$5": "birds"}, 4
+        images, {"a bird": np.arange(4), "$5": np.arange(12, 16)}, {"a bird": "birds", "$5": "birds"}
     )
     titles = [cell.get_title() for cell in figure.axes]
     assert titles.count("○ birds") == 4 and titles.count("✗ fruit") == 4
