@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadableImage, read_image, resize
+from helpers.images.reading import read_image, resize
 from helpers.text import printable, printable_lines
+from helpers.visualization.grids import image_cells
 
 #: float64 (256, 3), 0 … 255: a color map that also works in gray print.
 _COLORS = colormaps["inferno"](range(256))[:, :3] * 255
@@ -55,12 +56,10 @@ def similarity_grid(pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np
     pairs : tuples of (first image, second image, first map, second map, title): uint8 (s, s, 3) images and float (h, w)
         maps as `helpers.features.similarity_maps` returns them.
     """
-    figure = Figure(figsize=(8.8, 2.42 * len(pairs)), layout="constrained")
-    cells = figure.subplots(len(pairs), 4, squeeze=False)
+    cells = image_cells(len(pairs), 4, 8.8, 1.1)
     for line, (first, second, first_map, second_map, title) in zip(cells, pairs, strict=True):
         highest = max(first_map.max(), second_map.max(), 1e-12)
         for cell, image in zip(line, (first, second) * 2, strict=True):
-            cell.axis("off")
             cell.imshow(image, extent=(0, 1, 0, 1))
         for cell, similarity in zip(line[2:], (first_map, second_map), strict=True):
             cell.imshow(
@@ -68,7 +67,7 @@ def similarity_grid(pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np
                 vmin=0, vmax=1, interpolation="bicubic",
             )  # fmt: skip
         line[0].set_title(printable_lines(title), fontsize=9, loc="left", parse_math=False)
-    return figure
+    return cells[0, 0].figure
 
 
 def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float) -> np.ndarray:
@@ -80,14 +79,9 @@ def overlay(image: np.ndarray, heatmap: np.ndarray, highest: float) -> np.ndarra
     heatmap : float (h, w), a grid over the image, as `helpers.features.explain.why` returns it.
     highest : the value of the brightest color. Pass the same value to compare two heatmaps.
     """
-    image, heatmap = np.asarray(image), np.asarray(heatmap, np.float32)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image must be uint8 (height, width, 3) RGB, got {image.dtype} {image.shape}")
-    if heatmap.ndim != 2 or not heatmap.size or not np.isfinite(heatmap).all():
-        raise ValueError(f"a heatmap must be (h, w) of finite numbers, got {heatmap.shape}")
-    highest = max(highest, 1e-12)
+    shares = np.clip(np.asarray(heatmap, np.float32) / max(highest, 1e-12), 0, 1)
     # Linear: a cubic interpolation would go below zero next to a bright cell.
-    resized = cv2.resize(np.clip(heatmap / highest, 0, 1), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(shares, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     colors = _COLORS[np.round(resized * 255).astype(np.uint8)]
     return np.round(image * (1 - _OPACITY) + colors * _OPACITY).astype(np.uint8)
 
@@ -110,11 +104,7 @@ def gallery_map(images: ImageSet, vectors: np.ndarray, max_images: int = 250, se
     panel.set_xlim(points[:, 0].min() - 1, points[:, 0].max() + 1)
     panel.set_ylim(points[:, 1].min() - 1, points[:, 1].max() + 1)
     for row, point in zip(rows, points, strict=True):
-        try:
-            thumbnail = resize(read_image(images.paths[row]), 36, "pad")
-        except UnreadableImage:
-            continue
-        add_thumbnail(panel, thumbnail, *point)
+        add_thumbnail(panel, resize(read_image(images.paths[row]), 36, "pad"), *point)
     return figure
 
 
