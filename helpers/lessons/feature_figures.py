@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
 from helpers.visualization.curves import COLORS, panel_row
+from helpers.visualization.grids import outline
 
 #: The color map of activations; black is zero or less.
 _ACTIVATIONS = "viridis"
@@ -58,13 +58,8 @@ def regions(pixels: np.ndarray, squares: Sequence[tuple[int, int, int]], side: i
         for number, (top, left, _) in enumerate(chosen):
             # Regions of one size overlap: each outline is a little smaller than the one before.
             inset = 1 + 1.6 * number
-            corner = left * width - 0.5 + inset, top * height - 0.5 + inset
-            panel.add_patch(
-                Rectangle(
-                    corner, size * width - 2 * inset, size * height - 2 * inset, fill=False, linewidth=2,
-                    edgecolor=COLORS[number % len(COLORS)],
-                )
-            )  # fmt: skip
+            box = np.array([left * width, top * height, size * width, size * height]) + inset * np.array([1, 1, -2, -2])
+            outline(panel, box, COLORS[number % len(COLORS)])
         count = f"{len(chosen)} region{'s' if len(chosen) > 1 else ''}"
         panel.set_title(f"{count} of {size} × {size} cells", fontsize=10)
     return figure

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
@@ -15,7 +14,7 @@ from helpers.networks.detectors import Detections
 from helpers.search.region_search import RegionRanking
 from helpers.text import printable
 from helpers.visualization.curves import COLORS
-from helpers.visualization.grids import image_cells
+from helpers.visualization.grids import SIGNS, image_cells, outline
 
 #: Width of the lines of boxes, and size of their labels, in points.
 LINE_WIDTH, LABEL_SIZE = 2.0, 8.5
@@ -55,20 +54,17 @@ def draw_boxes(panel: Axes, item: BoxedImage, line_width: float = LINE_WIDTH) ->
     for name, values in (("labels", item.labels), ("colors", item.colors)):
         if len(values) not in (0, len(boxes)):
             raise ValueError(f"{len(boxes)} boxes need as many {name}, got {len(values)}")
-    height, width = item.image.shape[:2]
     panel.imshow(item.image)
-    panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    panel.autoscale(False)
     panel.set_title(printable(item.title), fontsize=9, parse_math=False)
     for row in reversed(range(len(boxes))):
-        x, y, w, h = boxes[row]
         color = item.colors[row] if item.colors else COLORS[row % len(COLORS)]
-        # Pixel centers have whole coordinates, so that an image begins at -0.5.
-        panel.add_patch(Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=color, linewidth=line_width))
+        outline(panel, boxes[row], color, line_width)
         if item.labels and item.labels[row]:
-            _label(panel, (x, y, w, h), item.image.shape[:2], item.labels[row], color)
+            _label(panel, boxes[row], item.image.shape[:2], item.labels[row], color)
 
 
-def _label(panel: Axes, box: tuple[float, float, float, float], size: tuple[int, int], text: str, color: str) -> None:
+def _label(panel: Axes, box: np.ndarray, size: tuple[int, int], text: str, color: str) -> None:
     """A label above its box, or inside at its top if there is no place above it.
 
     It begins at the left edge of the box; in the right half of the image, it ends at the right edge.
@@ -105,7 +101,7 @@ def region_results(
     pairs = zip(found.ranking.ids[0], found.ranking.scores[0], found.matches, strict=False)
     for rank, (id, score, matches) in enumerate(pairs, 1):
         shown = [(part, match) for part, match in enumerate(matches) if match is not None and match.box is not None]
-        mark = "" if not len(relevant) else "○ " if id in relevant else "✗ "
+        mark = f"{SIGNS[id in relevant]} " if len(relevant) else ""
         items.append(
             BoxedImage(
                 read_image(images.paths[id]),

@@ -93,7 +93,7 @@ def query_grids(
             _framed(cell, result.path, NEUTRAL, f"{result.rank} · {result.score:.2f}\n{name}")
             for box, color in zip(boxes[line][i] if boxes else (), COLORS, strict=False):
                 if box is not None:
-                    _outline(cell, box, color)
+                    outline(cell, box, color)
     return cells[0, 0].figure
 
 
@@ -173,9 +173,8 @@ def face_grid(
         upper.imshow(image)
         for face in faces:
             left, top, right, bottom = face.box
-            color, linewidth = (POSITIVE, 3) if face is chosen else (NEGATIVE, 1.5)
-            frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=linewidth)
-            upper.add_patch(frame)
+            color, line_width = (POSITIVE, 3) if face is chosen else (NEGATIVE, 1.5)
+            outline(upper, np.array([left, top, right - left, bottom - top]), color, line_width)
             upper.plot(*face.landmarks.T, "o", color="#E69F00", markersize=3)
         upper.set_title(printable_lines(title), fontsize=9, parse_math=False)
         if aligned is not None:
@@ -203,9 +202,11 @@ def _framed(cell: Axes, image: np.ndarray | Path, color: str, title: str) -> Non
         spine.set(color=color, linewidth=2)
 
 
-def _outline(cell: Axes, box: np.ndarray, color: str) -> None:
+def outline(cell: Axes, box: np.ndarray, color: str, line_width: float = 2) -> None:
+    """Outline a box of an image, given by x, y, width and height in pixels."""
     x, y, width, height = box
-    cell.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=color, linewidth=2))
+    # Pixel centers have whole coordinates, so that an image begins at -0.5.
+    cell.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fill=False, edgecolor=color, linewidth=line_width))
 
 
 def _outline_parts(cell: Axes, boxes: Sequence[Sequence[float] | None]) -> None:
@@ -213,7 +214,7 @@ def _outline_parts(cell: Axes, boxes: Sequence[Sequence[float] | None]) -> None:
     height, width = cell.images[0].get_size()
     for box, color in zip(boxes, itertools.cycle(COLORS), strict=False):
         if box is not None:
-            _outline(cell, np.multiply(box, [width, height, width, height]), color)
+            outline(cell, np.multiply(box, [width, height, width, height]), color)
 
 
 def _wrapped(parts: Sequence[str]) -> list[str]:
