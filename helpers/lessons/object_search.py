@@ -6,7 +6,7 @@ regions, as in `helpers.search.region_search`.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from timeit import repeat
@@ -85,8 +85,8 @@ def scene_vectors(
 
 
 def score(vectors: SceneVectors, protocol: Protocol) -> Scores:
-    """The scores under a protocol of `helpers.evaluation.scene_protocols`."""
-    ids = np.arange(vectors.cosines.shape[1]) + len(vectors.photos)
+    """The scores under a protocol whose queries are rows of the photographs, and whose last images are the scenes."""
+    ids = np.arange(len(protocol) - len(vectors.whole), len(protocol))
     ranking = rank(ids, vectors.cosines[protocol.queries])
     with warnings.catch_warnings():
         # The tables have the number of queries with a relevant scene.
@@ -145,13 +145,12 @@ def size_table(bands: Sequence[BandScores]) -> pd.DataFrame:
 
 def difference_table(bands: Sequence[BandScores]) -> pd.DataFrame:
     """Paired differences in mAP from `WHOLE`: task, area low, area high, method, difference, low, high, p."""
-    rows = []
-    for band in bands:
-        for name in band.scores:
-            if name != WHOLE:
-                paired = band.difference(name)
-                bounds = paired.difference, paired.low, paired.high, paired.p_value
-                rows.append((band.task, *band.areas, name, *bounds))
+    rows = [
+        (band.task, *band.areas, name, *astuple(band.difference(name)))
+        for band in bands
+        for name in band.scores
+        if name != WHOLE
+    ]
     columns = ["task", "area low", "area high", "method", "difference", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -189,15 +188,10 @@ def pair_table(scenes: Scenes, vectors: Mapping[str, SceneVectors]) -> pd.DataFr
 
 def background_scores(scenes: Scenes, vectors: Mapping[str, SceneVectors]) -> dict[str, Scores]:
     """Every whole scene is a query, and the other scenes on the same background are relevant."""
-    names = sorted(set(scenes.backgrounds))
-    labels = np.array([names.index(name) for name in scenes.backgrounds])
-    images = ImageSet("scenes-backgrounds", scenes.images.paths, labels, tuple(names))
-    protocol, found = builders.leave_one_out(images, images.name), {}
-    for name, each in vectors.items():
-        cosines = np.stack([(each.whole @ parts.T).max(axis=1) for parts in each.parts], axis=1)
-        ranking = rank(np.arange(len(images)), cosines[protocol.queries])
-        found[name] = metrics.evaluate(runner.excluding(ranking, protocol), protocol)
-    return found
+    names, labels = np.unique(scenes.backgrounds, return_inverse=True)
+    images = ImageSet("scenes-backgrounds", scenes.images.paths, labels, tuple(names.tolist()))
+    protocol = builders.leave_one_out(images, images.name)
+    return {name: score(replace(each, photos=each.whole), protocol) for name, each in vectors.items()}
 
 
 def costs(
