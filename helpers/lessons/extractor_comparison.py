@@ -1,7 +1,7 @@
 """Compares feature vectors of the same images, from several extractors or settings, under one protocol."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pandas as pd
@@ -118,8 +118,7 @@ def compare_pair(
             by_class = paired_difference(a, b, seed=seed, clusters=labels[mask])
             rows.append(
                 (
-                    part, int(mask.sum()), metric, b.mean(), a.mean(), by_query.difference, by_query.low, by_query.high,
-                    by_query.p_value, by_class.low, by_class.high,
+                    part, int(mask.sum()), metric, b.mean(), a.mean(), *astuple(by_query), by_class.low, by_class.high,
                 )
             )  # fmt: skip
     return pd.DataFrame(rows, columns=list(PAIRED_COLUMNS))
