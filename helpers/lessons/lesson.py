@@ -21,7 +21,6 @@ from helpers.features.registry import open_extractor
 from helpers.files import write_text
 from helpers.images import imagenet, samples
 from helpers.images.imageset import ImageSet
-from helpers.lessons import machine
 from helpers.networks.weights import WeightsUnavailable
 from helpers.visualization.tables import box
 
@@ -150,8 +149,8 @@ class Lesson:
 
         extractor : the notebook's main extractor. scores : name → scores.
         """
-        path = paths.results_dir() / f"{self.name}.json"
-        tensorflow = machine.installed("tensorflow-cpu") or machine.installed("tensorflow") or "none"
+        path = paths.figures_dir() / "results" / f"{self.name}.json"
+        tensorflow = extras.version("tensorflow-cpu") or extras.version("tensorflow") or "none"
         content = {
             "notebook": self.name,
             "profile": self.profile,

@@ -5,13 +5,12 @@ import platform
 import re
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
 
-from helpers import paths
+from helpers import extras, paths
 from helpers.images import download
 from helpers.networks import specs, weights
 
@@ -44,28 +43,17 @@ def networks() -> pd.DataFrame:
 
 def downloads() -> pd.DataFrame:
     """One row per data set of the full profile: name, file, its size in MB, host. Its first archive is used."""
-    rows = []
-    for source in download.SOURCES.values():
-        if source.archives:
-            first = source.archives[0]
-            rows.append((source.name, first.filename, first.megabytes, urlsplit(first.url).netloc))
+    firsts = [(source.name, source.archives[0]) for source in download.SOURCES.values() if source.archives]
+    rows = [(name, first.filename, first.megabytes, urlsplit(first.url).netloc) for name, first in firsts]
     return pd.DataFrame(rows, columns=["data set", "file", "MB", "host"])
 
 
 def _package(names: str, locked: dict[str, str]) -> tuple[str, str, str, bool]:
     for name in names.split("|"):
-        if found := installed(name):
+        if found := extras.version(name):
             required = locked.get(name, found)
             return name, found, required, found.split(".")[:2] == required.split(".")[:2]
     return names, "not installed", locked.get(names.split("|")[0], "any"), False
-
-
-def installed(name: str) -> str | None:
-    """The version of an installed package, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _locked() -> dict[str, str]:
@@ -77,7 +65,7 @@ def _locked() -> dict[str, str]:
         return {}
     locked: dict[str, str] = {}
     for name, number in re.findall(r"^([\w.-]+)==(\S+)", (paths.ROOT / "requirements.txt").read_text(), re.MULTILINE):
-        if name not in locked or number == installed(name):
+        if name not in locked or number == extras.version(name):
             locked[name] = number
     return locked
 

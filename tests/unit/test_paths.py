@@ -28,7 +28,6 @@ def test_default_folders_are_in_the_project(nothing_set):
     assert (paths.ROOT / "helpers" / "paths.py").is_file()
     assert paths.cache_dir() == paths.ROOT / "data" / "cache"
     assert paths.figures_dir() == paths.ROOT / "build" / "figures"
-    assert paths.results_dir() == paths.ROOT / "build" / "figures" / "results"
     assert paths.committed_figures_dir() == paths.ROOT / "figures"
     assert paths.mirror_dir() is None
 
