@@ -6,7 +6,6 @@ from typing import Any
 
 from helpers.evaluation.comparison import METRICS, Comparison, MethodResult
 from helpers.evaluation.comparison_tasks import CLASSES
-from helpers.images.reading import UnreadableImage
 from helpers.search.ranking import PAD
 from helpers.visualization.report_page import definitions, page, table, text, thumbnail
 
@@ -190,12 +189,9 @@ class _Report:
         )
 
     def _query(self, row: int, key: str) -> str:
-        if not self.task.changes:
-            return self.image(int(self.task.originals[row]))
-        try:
-            return thumbnail(self.task.pixels(row), key)
-        except UnreadableImage:
-            return '<span class="missing">no longer readable</span>'
+        if self.task.changes:
+            return thumbnail(lambda: self.task.pixels(row), key)
+        return self.image(int(self.task.originals[row]))
 
     def _results(self, row: int, name: str) -> str:
         one, items = self.comparison.results[name], []

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +81,14 @@ def table(caption: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]])
     )
 
 
-def thumbnail(image: Path | np.ndarray, alternative: str, longest: int = 128, quality: int = 75) -> str:
-    """A file, or uint8 (height, width, 3), as an embedded image; alternative : text for those who do not see it."""
+def thumbnail(image: Path | Callable[[], np.ndarray], alternative: str, longest: int = 128, quality: int = 75) -> str:
+    """An image that is embedded in the page, or a note if it is not readable.
+
+    image : a file, or a function that returns uint8 (height, width, 3). alternative : text for those who do not see it.
+    """
     try:
-        if isinstance(image, np.ndarray):
-            content = thumbnails.encode(image, longest, quality)
+        if callable(image):
+            content = thumbnails.encode(image(), longest, quality)
         else:
             content = thumbnails.render(image, longest, quality)
     except UnreadableImage:
