@@ -2,7 +2,8 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 
 from helpers.images.copies import RULE, best_copy, describe, details_of
@@ -39,15 +40,11 @@ class _Report:
     def __init__(self, found: Audit, names: Sequence[str]):
         self.found, self.images, self.names = found, found.images, names
         self.leaks = set(found.leaks)
-        groups: dict[int, list[Pair]] = {}
-        for pair in found.pairs:
-            groups.setdefault(pair.first, []).append(pair)
-        for group in groups.values():
-            # So that a leak is shown even if the group has many images.
-            group.sort(key=lambda pair: pair not in self.leaks)
+        # Leaks first, so that they are shown even if the group has many images.
+        pairs = sorted(found.pairs, key=lambda pair: (pair.first, pair not in self.leaks))
         self.groups = sorted(
-            groups.values(),
-            key=lambda group: (not self.leaking(group), not any(map(self.differs, group)), group[0].first),
+            (list(group) for _, group in groupby(pairs, key=attrgetter("first"))),
+            key=lambda group: (not self.leaking(group), not any(map(self.differs, group))),
         )
 
     def leaking(self, group: Iterable[Pair]) -> bool:
@@ -118,15 +115,9 @@ class _Report:
         columns = ["duplicate", "size", "compared with", "how", "correlation", *(["leak"] if self.leaks else [])]
         lines = []
         for pair in pairs:
-            facts = describe(details_of(self.images.paths[pair.second]))
-            cells = [
-                self.name(pair.second),
-                facts,
-                self.name(pair.compared),
-                METHODS[pair.how],
-                f"{pair.correlation:.3f}",
-            ]
-            lines.append([*cells, *(["leak" if pair in self.leaks else ""] if self.leaks else [])])
+            facts, leak = describe(details_of(self.images.paths[pair.second])), "leak" if pair in self.leaks else ""
+            names = self.name(pair.second), facts, self.name(pair.compared)
+            lines.append([*names, METHODS[pair.how], f"{pair.correlation:.3f}", leak][: len(columns)])
         return _table(caption, columns, lines)
 
 
