@@ -62,10 +62,8 @@ class VoteIndex:
             raise ValueError(f"there are {len(images)} images, but the ids have shape {added.shape}")
         if (added < 0).any() or len(np.unique(np.concatenate([self.ids, added]))) < len(self) + len(added):
             raise ValueError("ids must not be negative, and each must occur once")
-        if not len(added):
-            return self
-        counts = [len(one) for one in images]
-        if sum(counts):
+        counts = np.array([len(one) for one in images], np.int64)
+        if counts.sum():
             self._index.add(np.concatenate([one.descriptors for one in images]))
         self._geometry = KeypointGeometry.concatenate([self._geometry, *(one.geometry for one in images)])
         self._owners = np.concatenate([self._owners, np.repeat(np.arange(len(self), len(self) + len(added)), counts)])

@@ -13,6 +13,8 @@ from helpers.images.reading import read_image
 
 #: Names of the browser's program.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: Of the window in pixels of the page, and pixels of the screenshot for each of them.
+WIDTH, HEIGHT, SCALE = 1200, 800, 1.5
 #: Milliseconds that scripts and requests of the page may take. The time stands still while a request is open.
 _BUDGET = 10_000
 _TIMEOUT = 120
@@ -24,12 +26,8 @@ _ARGUMENTS = (
 )  # fmt: skip
 
 
-def screenshot(url: str, width: int = 1200, height: int = 800, scale: float = 1.5) -> np.ndarray | None:
-    """Load a page and return what a window shows: uint8 (scale · height, scale · width, 3) RGB, or None.
-
-    Without a browser the result is None.
-
-    width, height : of the window, in pixels of the page.
+def screenshot(url: str) -> np.ndarray | None:
+    """Load a page and return what a window shows: uint8 (1200, 1800, 3) RGB, or None without a browser.
 
     Raises
     ------
@@ -41,8 +39,8 @@ def screenshot(url: str, width: int = 1200, height: int = 800, scale: float = 1.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "page.png"
         options = [
-            f"--user-data-dir={folder}/profile", f"--window-size={width},{height}", f"--screenshot={file}",
-            f"--force-device-scale-factor={scale:g}", f"--virtual-time-budget={_BUDGET}",
+            f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={file}",
+            f"--force-device-scale-factor={SCALE:g}", f"--virtual-time-budget={_BUDGET}",
         ]  # fmt: skip
         # Chromium has no sandbox for the user root.
         if hasattr(os, "geteuid") and os.geteuid() == 0:

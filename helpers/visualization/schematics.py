@@ -77,7 +77,7 @@ def residual_block(layers: Sequence[str], width: float = 9) -> Figure:
     return figure
 
 
-def sift_descriptor(descriptor: np.ndarray, patch: np.ndarray | None = None, width: float = 8) -> Figure:
+def sift_descriptor(descriptor: np.ndarray, patch: np.ndarray, width: float = 8) -> Figure:
     """Draw a SIFT descriptor: 4 × 4 cells, each a histogram of 8 gradient directions, as arrows.
 
     Parameters
@@ -85,10 +85,9 @@ def sift_descriptor(descriptor: np.ndarray, patch: np.ndarray | None = None, wid
     descriptor : (128,), in OpenCV's order: rows, columns, directions; not normalized or of any norm.
     patch : uint8 (h, w) or (h, w, 3), the upright patch that it describes; drawn on the left.
     """
-    figure, panels = panel_row(2 if patch is not None else 1, width, width / 2 if patch is not None else width)
-    if patch is not None:
-        panels[0].imshow(patch, cmap="gray", extent=(0, 4, 4, 0))
-        panels[0].set_title("patch around the keypoint", fontsize=10)
+    figure, panels = panel_row(2, width, width / 2)
+    panels[0].imshow(patch, cmap="gray", extent=(0, 4, 4, 0))
+    panels[0].set_title("patch around the keypoint", fontsize=10)
     histograms = np.asarray(descriptor, np.float64).reshape(4, 4, 8)
     histograms = histograms / max(histograms.max(), 1e-12)
     # OpenCV measures the angle of a gradient counterclockwise; the vertical axis of an image points down.

@@ -13,11 +13,11 @@ def test_a_page_is_shown_after_its_scripts_ran(tmp_path):
     page = tmp_path / "page.html"
     script = "setTimeout(() => document.body.style.background = 'rgb(0, 0, 255)', 500)"
     page.write_text(f"<body style='margin: 0; background: red'><script>{script}</script></body>")
-    image = page_screenshot.screenshot(page.as_uri(), 300, 200, scale=1.5)
-    assert image.shape == (300, 450, 3)
+    image = page_screenshot.screenshot(page.as_uri())
+    assert image.shape == (1200, 1800, 3)
     assert image.reshape(-1, 3).mean(axis=0).round().tolist() == [0, 0, 255]
     figure = page_screenshot.page_figure(image)
-    assert (figure.get_size_inches() * 150).tolist() == [450, 300]
+    assert (figure.get_size_inches() * 150).tolist() == [1800, 1200]
 
 
 def test_without_a_browser_there_is_no_screenshot(monkeypatch):

@@ -53,8 +53,8 @@ def test_an_arrow_points_along_the_gradient(direction, step):
     """OpenCV's direction 6 is a gradient downward: an image that gets brighter from top to bottom."""
     descriptor = np.zeros((4, 4, 8))
     descriptor[1, 3, direction] = 512
-    figure = schematics.sift_descriptor(descriptor.ravel())
-    (arrow,) = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyArrow)]
+    figure = schematics.sift_descriptor(descriptor.ravel(), np.zeros((8, 8), np.uint8))
+    (arrow,) = [patch for patch in figure.axes[1].patches if isinstance(patch, FancyArrow)]
     corners = arrow.get_xy() - (3.5, 1.5)
     assert corners[np.abs(corners).sum(axis=1).argmax()] == pytest.approx(0.46 * np.array(step), abs=1e-6)
 
