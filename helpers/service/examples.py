@@ -5,7 +5,6 @@ from pydantic import BaseModel
 from helpers.features.explain import METHODS
 from helpers.search.rerank.registry import names_for
 from helpers.service.errors import ErrorOut
-from helpers.service.gallery_search import Entry
 from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
 from helpers.service.schemas import (
     BatchOut,
@@ -29,26 +28,31 @@ from helpers.service.settings import MAX_K
 _JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQ=="
 
 
-_DUNES = Entry(3, "beach/dunes.jpg", "dunes.jpg", "beach")
-_DUNES_COPY = Entry(17, "beach/dunes small.jpg", "dunes small.jpg", "beach")
-_HARBOR = Entry(8, "harbor.jpg", "harbor.jpg", None)
+def _image(id: int, key: str, class_name: str | None) -> ImageOut:
+    name, thumbnail = key.rpartition("/")[2], f"/v1/images/{id}/thumbnail"
+    return ImageOut(id=id, key=key, name=name, class_name=class_name, thumbnail=thumbnail)
+
+
+_DUNES = _image(3, "beach/dunes.jpg", "beach")
+_DUNES_COPY = _image(17, "beach/dunes small.jpg", "beach")
+_HARBOR = _image(8, "harbor.jpg", None)
 _BOX = BoxOut(x=40, y=60, width=120, height=90)
 _MATCH = MatchOut(part=1, box=_BOX, class_name="Boat", score=0.87)
 
 _SEARCH = SearchOut(
     results=[
-        ResultOut.of(_HARBOR, "", rank=1, score=0.87, regions=[_MATCH], width=640, height=480),
-        ResultOut.of(
-            _DUNES, "", rank=2, score=0.62, regions=[MatchOut(part=1, box=None, class_name=None, score=0.62)],
+        ResultOut(**vars(_HARBOR), rank=1, score=0.87, regions=[_MATCH], width=640, height=480),
+        ResultOut(
+            **vars(_DUNES), rank=2, score=0.62, regions=[MatchOut(part=1, box=None, class_name=None, score=0.62)],
             width=None, height=None,
         ),
     ],
     offset=0, k=2, more=True, note="", regions="detector", vector=None, milliseconds=4.2,
 )  # fmt: skip
 
-_COPY = CopyOut.of(_DUNES, "", width=1600, height=1200, bytes=412_345, how=None, correlation=None, keep=True)
-_SMALLER_COPY = CopyOut.of(
-    _DUNES_COPY, "", width=800, height=600, bytes=98_765, how="hash", correlation=0.998, keep=False
+_COPY = CopyOut(**vars(_DUNES), width=1600, height=1200, bytes=412_345, how=None, correlation=None, keep=True)
+_SMALLER_COPY = CopyOut(
+    **vars(_DUNES_COPY), width=800, height=600, bytes=98_765, how="hash", correlation=0.998, keep=False
 )
 
 #: One for each model of a response.
@@ -69,10 +73,10 @@ RESPONSES: tuple[BaseModel, ...] = (
         source="detector", stored=True, width=640, height=480,
         regions=[RegionOut(box=_BOX, class_name="Boat", score=0.91)],
     ),
-    ImageOut.of(_DUNES, ""),
-    ImagesOut(images=[ImageOut.of(_DUNES, ""), ImageOut.of(_HARBOR, "")], total=2, offset=0),
-    DetailsOut.of(
-        _DUNES, "", width=1600, height=1200, bytes=412_345, format="JPEG", modified="2024-06-02T08:15:00Z",
+    _DUNES,
+    ImagesOut(images=[_DUNES, _HARBOR], total=2, offset=0),
+    DetailsOut(
+        **vars(_DUNES), width=1600, height=1200, bytes=412_345, format="JPEG", modified="2024-06-02T08:15:00Z",
         taken="2024-05-31T18:04:09", camera="Canon EOS 80D", original="/v1/images/3/original",
     ),
     SizesOut(sizes={3: [1600, 1200], 8: [640, 480]}),

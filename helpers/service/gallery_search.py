@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,77 +27,19 @@ from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.errors import ApiError, no_image, readable
 from helpers.service.listing import Listing, Sort
+from helpers.service.schemas import (
+    ImageOut,
+    ImagesOut,
+    MatchOut,
+    QueryPartIn,
+    ResultOut,
+    SearchOptions,
+    SearchOut,
+    from_text,
+    to_text,
+)
 from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Which results of a query are returned, and in what order; `helpers.service.schemas` describes the fields.
-
-    Raises
-    ------
-    ApiError : 422, both class_name and no_class are given.
-    """
-
-    k: int
-    offset: int = 0
-    class_name: str | None = None
-    reranker: str = "none"
-    good: tuple[int, ...] = ()
-    bad: tuple[int, ...] = ()
-    threshold: float | None = None
-    exclude: tuple[int, ...] = ()
-    vectors: bool = False
-    no_class: bool = False
-
-    def __post_init__(self):
-        _check_filter(self.class_name, self.no_class)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of the gallery; `helpers.service.schemas.ImageOut` describes the fields."""
-
-    id: int
-    key: str
-    name: str
-    class_name: str | None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result.
-
-    matches : the matched part for each part of the query, if regions were searched.
-    size : width and height of the upright image in pixels, if a match has a box and the file can be read.
-    """
-
-    rank: int
-    score: float
-    entry: Entry
-    matches: tuple[RegionMatch | None, ...] = ()
-    size: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some results of a query; `helpers.service.schemas.SearchOut` describes the fields."""
-
-    hits: list[Hit]
-    more: bool
-    note: str
-    regions: str | None = None
-
-
-@dataclass(frozen=True)
-class PartOptions:
-    """One part of a combined query: a text, the id of an image of the gallery, or a feature vector; and its weight."""
-
-    weight: float
-    text: str | None = None
-    id: int | None = None
-    vector: np.ndarray | None = None
 
 
 class GallerySearch:
@@ -106,10 +47,15 @@ class GallerySearch:
 
     words : for searches by text, unless the extractor embeds texts; None if the engine has no class scores.
     regions : None if the engine has no regions; then whole images are searched.
+    root_path : the start of the URLs of thumbnails.
+
+    The time of a `SearchOut` is 0, because a search may have begun with an extraction; `SearchService` sets it.
     """
 
-    def __init__(self, live: LiveEngine, words: WordIndex | None = None, regions: RegionIndex | None = None):
-        self._live, self._words, self._regions = live, words, regions
+    def __init__(
+        self, live: LiveEngine, words: WordIndex | None = None, regions: RegionIndex | None = None, root_path: str = ""
+    ):
+        self._live, self._words, self._regions, self._root_path = live, words, regions, root_path
         self._classes: tuple[Engine | None, dict[str | None, IdSet]] = (None, {})
         self._listing = Listing()
 
@@ -134,7 +80,7 @@ class GallerySearch:
 
     def search(
         self, vectors: np.ndarray, options: SearchOptions, image: np.ndarray | None = None, own_id: int | None = None
-    ) -> Page:
+    ) -> SearchOut:
         """The results nearest to the parts of a query, float32 (p, dim).
 
         image : uint8 (height, width, 3), the query; required by some re-rankers.
@@ -146,22 +92,20 @@ class GallerySearch:
         """
         return self._search(self._current(), vectors, options, own_id, image)
 
-    def search_id(self, id: int, options: SearchOptions) -> tuple[Page, np.ndarray]:
-        """The results nearest to an image of the gallery, without the image itself; and its vector.
+    def search_id(self, id: int, options: SearchOptions) -> SearchOut:
+        """The results nearest to an image of the gallery, without the image itself.
 
         Raises
         ------
         ApiError : 404, the image or class does not exist; 422, the re-ranker is not applicable.
         """
-        engine = engine_with(self._live, id)
-        vector = engine.index.vectors(np.array([id]))[0]
-        image = None
-        if RERANKERS[options.reranker].needs_image:
+        engine, image = engine_with(self._live, id), None
+        if RERANKERS[options.rerank].needs_image:
             with readable(id):
                 image = read_image(self.path(id))
-        return self._search(engine, vector[None], options, id, image), vector
+        return self._search(engine, engine.index.vectors(np.array([id])), options, id, image)
 
-    def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> Page:
+    def search_parts(self, parts: Sequence[QueryPartIn], options: SearchOptions) -> SearchOut:
         """The results of a query of several parts, without the images that are parts themselves.
 
         Raises
@@ -175,8 +119,9 @@ class GallerySearch:
         vectors = dict(zip(ids, engine.index.vectors(ids), strict=True)) if ids else {}
         query = []
         for part in parts:
-            vector = vectors[part.id] if part.id is not None else part.vector
-            if vector is not None:
+            vector = None if part.id is None else vectors[part.id]
+            if part.vector is not None:
+                vector = from_text(part.vector)
                 self._check_length(engine, vector)
             query.append(QueryPart(part.weight, vector, part.text))
         query += marked_parts(self._marked(engine, options.good), self._marked(engine, options.bad))
@@ -185,7 +130,7 @@ class GallerySearch:
         depth = min(options.offset + options.k, MAX_DEPTH)
         with _not_applicable():
             ranking = search_parts(engine, query, min(depth, max(1, candidates)), self._words, **filters)
-        return _page(engine, ranking, candidates, depth, options)
+        return self._page(engine, ranking, candidates, depth, options)
 
     def regions(self, id: int, source: str) -> Regions | None:
         """The stored regions of an image; None if it has none from this source.
@@ -199,32 +144,28 @@ class GallerySearch:
             return None
         return self._regions.of(engine).regions_of(id) or None
 
-    def entries(
-        self, offset: int, limit: int, class_name: str | None, sort: Sort, no_class: bool
-    ) -> tuple[list[Entry], int]:
-        """Some images, and the number of all.
-
-        class_name, no_class : only images of this class, or without a class, as in `SearchOptions`.
+    def images(self, options: SearchOptions, sort: Sort) -> ImagesOut:
+        """Some images. options : their number, offset and class.
 
         Raises
         ------
-        ApiError : 404, the class does not exist; 422, both class_name and no_class are given.
+        ApiError : 404, the class does not exist.
         """
-        _check_filter(class_name, no_class)
         engine = self._current()
         table, ids = engine.table, self._listing.ids(engine, sort)
-        if class_name is not None or no_class:
-            ids = ids[table.labels[ids] == _label(table, class_name)]
-        return [_entry(engine, int(id)) for id in ids[offset : offset + limit]], len(ids)
+        if options.class_name is not None or options.no_class:
+            ids = ids[table.labels[ids] == _label(table, options.class_name)]
+        images = [self._image(engine, int(id)) for id in ids[options.offset : options.offset + options.k]]
+        return ImagesOut(images=images, total=len(ids), offset=options.offset)
 
-    def entry(self, id: int) -> Entry:
+    def image(self, id: int) -> ImageOut:
         """One image.
 
         Raises
         ------
         ApiError : 404, it does not exist.
         """
-        return _entry(engine_with(self._live, id), id)
+        return self._image(engine_with(self._live, id), id)
 
     def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """Id → width and height in pixels, of the images whose files can be read."""
@@ -263,8 +204,8 @@ class GallerySearch:
 
     def add(
         self, identity: bytes, content: bytes, suffix: str, vector: np.ndarray, name: str | None, class_name: str | None
-    ) -> tuple[Entry, bool]:
-        """Add an image, unless it was added before: its entry, and whether it is new.
+    ) -> tuple[ImageOut, bool]:
+        """Add an image, unless it was added before: the image, and whether it is new.
 
         When this returns, the change is flushed to the disk, and a killed process does not lose it.
 
@@ -283,7 +224,7 @@ class GallerySearch:
         added = self._live.add_extracted(
             [path], vector[None], [class_name], [identity], [name], write=lambda: uploads.store(path, content)
         )
-        return _entry(self._live.engine, int(added.ids[0])), added.outcomes != (Outcome.UNCHANGED,)
+        return self._image(self._live.engine, int(added.ids[0])), added.outcomes != (Outcome.UNCHANGED,)
 
     def _current(self) -> Engine:
         self._live.refresh()
@@ -304,16 +245,16 @@ class GallerySearch:
 
     def _search(
         self, engine: Engine, vectors: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
-    ) -> Page:
+    ) -> SearchOut:
         """own_id : the query's id if it is in the gallery."""
-        reranked = options.reranker != "none"
+        reranked = options.rerank != "none"
         if reranked and len(vectors) > 1:
             raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
         with _not_applicable():
-            RERANKERS[options.reranker].check(engine.index.metric, image is not None)
+            RERANKERS[options.rerank].check(engine.index.metric, image is not None)
         for vector in vectors:
             self._check_length(engine, vector)
-        vectors = self._moved(engine, vectors, options)
+        moved = self._moved(engine, vectors, options)
         filters = self._filters(engine, options, [] if own_id is None else [own_id])
         candidates = engine.index.count(**filters)
         depth = min(options.offset + options.k, MAX_DEPTH)
@@ -322,15 +263,19 @@ class GallerySearch:
         ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
         matches: tuple[tuple[RegionMatch | None, ...], ...] = ()
         if candidates and regions is not None:
-            found = search_regions(engine, regions.of(engine), vectors, k, **filters)
-            ranking, matches = found.ranking, found.matches
+            by_regions = search_regions(engine, regions.of(engine), moved, k, **filters)
+            ranking, matches = by_regions.ranking, by_regions.matches
         elif candidates:
-            ranking = _search_images(engine, vectors, k, options.reranker, image, filters)
-        page = _page(engine, ranking, candidates, depth, options)
-        if regions is None:
-            return page
-        hits = [self._with_matches(hit, matches[hit.rank - 1]) for hit in page.hits]
-        return replace(page, hits=hits, regions=regions.source)
+            ranking = _search_images(engine, moved, k, options.rerank, image, filters)
+        found = self._page(engine, ranking, candidates, depth, options)
+        if options.vectors:
+            texts = [to_text(vector) for vector in vectors]
+            found.vector = texts[0] if len(texts) == 1 else texts
+        if regions is not None:
+            found.regions = regions.source
+            for result in found.results:
+                self._add_matches(result, matches[result.rank - 1])
+        return found
 
     def _moved(self, engine: Engine, vectors: np.ndarray, options: SearchOptions) -> np.ndarray:
         """The vectors of a query, moved by the marks; with marks, a query has one vector."""
@@ -350,9 +295,50 @@ class GallerySearch:
         _check_ids(engine, ids)
         return engine.index.vectors(list(ids)) if ids else np.empty((0, engine.index.dim or 0), np.float32)
 
-    def _with_matches(self, hit: Hit, matches: tuple[RegionMatch | None, ...]) -> Hit:
-        has_box = any(match is not None and match.box is not None for match in matches)
-        return replace(hit, matches=matches, size=self._size_of(hit.entry.id) if has_box else None)
+    def _add_matches(self, result: ResultOut, matches: Sequence[RegionMatch | None]) -> None:
+        result.regions = [MatchOut.of(part, match) for part, match in enumerate(matches, 1) if match is not None]
+        if any(match.box is not None for match in result.regions):
+            result.width, result.height = self._size_of(result.id) or (None, None)
+
+    def _page(self, engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions) -> SearchOut:
+        """The results of a ranking of one query that the options ask for.
+
+        candidates : the number of images that could be found. depth : of the ranking.
+        """
+        ranking = _unpadded(ranking)
+        ids, scores = ranking.ids[0], ranking.scores[0]
+        threshold = -np.inf if options.threshold is None else options.threshold
+        found = int(np.count_nonzero(scores >= threshold))
+        results = [
+            ResultOut(
+                **vars(self._image(engine, int(ids[row]))), rank=row + 1, score=float(scores[row]), regions=[],
+                width=None, height=None,
+            )
+            for row in range(options.offset, min(options.offset + options.k, found))
+        ]  # fmt: skip
+        more, note = False, ""
+        if found < len(ids):
+            note = f"No other image{_of_class(options)} has a score of {threshold:g} or more."
+        elif len(results) == options.k:
+            more = depth < min(candidates, MAX_DEPTH)
+        else:
+            note = _note(found, candidates, _of_class(options), engine.index.spec)
+        return SearchOut(
+            results=results, offset=options.offset, k=options.k, more=more, note=note, regions=None, vector=None,
+            milliseconds=0,
+        )  # fmt: skip
+
+    def _image(self, engine: Engine, id: int) -> ImageOut:
+        table = engine.table
+        path = table.path_text(id)
+        # Clients must not learn in which folder of this computer a file lies.
+        start = engine.saved.roots.start_of(path)
+        anchor = f"{os.path.splitdrive(path)[0]}{os.sep}"
+        key = path.rpartition(os.sep)[2] if start in ("", anchor) else path[len(start) :].replace(os.sep, "/")
+        thumbnail = f"{self._root_path}/v1/images/{id}/thumbnail"
+        return ImageOut(
+            id=id, key=key, name=table.display_name(id), class_name=table.class_name(id), thumbnail=thumbnail
+        )
 
     @staticmethod
     def _check_length(engine: Engine, vector: np.ndarray) -> None:
@@ -415,45 +401,10 @@ def _size(path: Path, modified: int) -> tuple[int, int]:
     return upright_size(path)
 
 
-def _page(engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions) -> Page:
-    """The results of a ranking of one query that the options ask for.
-
-    candidates : the number of images that could be found. depth : of the ranking.
-    """
-    ranking = _unpadded(ranking)
-    ids, scores = ranking.ids[0], ranking.scores[0]
-    threshold = -np.inf if options.threshold is None else options.threshold
-    found = int(np.count_nonzero(scores >= threshold))
-    hits = [
-        Hit(row + 1, float(scores[row]), _entry(engine, int(ids[row])))
-        for row in range(options.offset, min(options.offset + options.k, found))
-    ]
-    if found < len(ids):
-        return Page(hits, False, f"No other image{_of_class(options)} has a score of {threshold:g} or more.")
-    if len(hits) == options.k:
-        return Page(hits, depth < min(candidates, MAX_DEPTH), "")
-    return Page(hits, False, _note(found, candidates, _of_class(options), engine.index.spec))
-
-
-def _check_filter(class_name: str | None, no_class: bool) -> None:
-    if class_name is not None and no_class:
-        raise ApiError(422, "class_name and no_class exclude each other. Give one of them.")
-
-
 def _of_class(options: SearchOptions) -> str:
     if options.no_class:
         return " without a class"
     return "" if options.class_name is None else f" of class {options.class_name}"
-
-
-def _entry(engine: Engine, id: int) -> Entry:
-    table = engine.table
-    path = table.path_text(id)
-    # Clients must not learn in which folder of this computer a file lies.
-    start = engine.saved.roots.start_of(path)
-    anchor = f"{os.path.splitdrive(path)[0]}{os.sep}"
-    key = path.rpartition(os.sep)[2] if start in ("", anchor) else path[len(start) :].replace(os.sep, "/")
-    return Entry(id, key, table.display_name(id), table.class_name(id))
 
 
 def images_of(table: GalleryTable, ids: np.ndarray) -> ImageSet:

@@ -46,8 +46,7 @@ _ZIP = file_response("application/zip", "The ZIP.")
 def single_images(service: SearchService) -> APIRouter:
     """What can be done with one image."""
     router = APIRouter(prefix="/v1/images/{id}", tags=["images"])
-    settings = service.settings
-    change = change_dependencies(settings)
+    change = change_dependencies(service.settings)
 
     @router.get("/details", responses=error_responses(*_FILE_ERRORS))
     async def get_details(id: ImageId) -> DetailsOut:
@@ -57,20 +56,20 @@ def single_images(service: SearchService) -> APIRouter:
     @router.get("/original", response_class=Response, responses=_FILE | error_responses(*_FILE_ERRORS))
     async def get_original(id: ImageId) -> Response:
         """Download the file of an image, as it is."""
-        entry = await service.searches(service.gallery_search.entry, id)
+        image = await service.searches(service.gallery_search.image, id)
         path = await service.searches(service.gallery_search.path, id)
         # Never shown in the browser: the file may be of any type.
-        return FileResponse(path, media_type="application/octet-stream", filename=safe_names([entry.name])[0])
+        return FileResponse(path, media_type="application/octet-stream", filename=safe_names([image.name])[0])
 
     @router.patch("", responses=error_responses(*_EDIT_ERRORS, *BODY_ERRORS), dependencies=change)
     async def change_class(id: ImageId, change: ClassChange) -> ImageOut:
         """Change the class of an image. It gets a new id, which the response has."""
-        return ImageOut.of(await service.set_class(id, change.class_name), settings.root_path)
+        return await service.set_class(id, change.class_name)
 
     @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
     async def restore_image(id: ImageId) -> ImageOut:
         """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
-        return ImageOut.of(await service.restore(id), settings.root_path)
+        return await service.restore(id)
 
     why_errors = error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "not_applicable")
 
@@ -100,10 +99,10 @@ def whole_gallery(service: SearchService) -> APIRouter:
         """Download the files of some images as one ZIP file."""
 
         def files() -> list[tuple[str, FilePath]]:
-            entries = [service.gallery_search.entry(each) for each in dict.fromkeys(id)]
+            images = [service.gallery_search.image(each) for each in dict.fromkeys(id)]
             # The file of an upload has a technical name.
-            names = safe_names(entry.key if entry.key.endswith(entry.name) else entry.name for entry in entries)
-            return [(name, service.gallery_search.path(entry.id)) for name, entry in zip(names, entries, strict=True)]
+            names = safe_names(image.key if image.key.endswith(image.name) else image.name for image in images)
+            return [(name, service.gallery_search.path(image.id)) for name, image in zip(names, images, strict=True)]
 
         name = safe_names([service.gallery_search.summary()["name"]])[0]
         # Some characters are not allowed in a header.

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from helpers.features.explain import METHODS, Explanation
 from helpers.images import thumbnails
 from helpers.service.duplicate_search import Copy
-from helpers.service.gallery_search import Entry
 from helpers.service.schemas import ImageOut, NewClassName, Text
 from helpers.visualization.heatmaps import overlay
 
@@ -63,12 +62,12 @@ class CopyOut(ImageOut):
     )
 
     @classmethod
-    def of_copy(cls, copy: Copy, entry: Entry, root_path: str) -> Self:
-        """From a copy and its entry."""
+    def of(cls, copy: Copy, image: ImageOut) -> Self:
+        """From a copy and its image."""
         details = copy.details
         width, height, size = (None,) * 3 if details is None else (details.width, details.height, details.bytes)
-        return cls.of(
-            entry, root_path, width=width, height=height, bytes=size, how=copy.how, correlation=copy.correlation,
+        return cls(
+            **vars(image), width=width, height=height, bytes=size, how=copy.how, correlation=copy.correlation,
             keep=copy.keep,
         )  # fmt: skip
 

@@ -15,7 +15,6 @@ from helpers.paths import package_version
 from helpers.service import access
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses, unavailable
-from helpers.service.gallery_search import SearchOptions
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import Box, Crop, UploadedImage
 from helpers.service.schemas import (
@@ -45,6 +44,7 @@ from helpers.service.schemas import (
     RegionSourceName,
     RegionsOut,
     RerankerName,
+    SearchOptions,
     SearchOut,
     SortName,
     Threshold,
@@ -52,7 +52,7 @@ from helpers.service.schemas import (
     VersionOut,
     box_numbers,
 )
-from helpers.service.search_service import SearchService
+from helpers.service.search_service import SearchService, timed
 from helpers.service.sent_files import REQUIRED_FILE, SentFile, file_response, named_file, required_file, several_files
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 
@@ -101,9 +101,7 @@ async def _options(
     exclude: Annotated[Excluded, Query()] = [],  # noqa: B006
     vectors: Annotated[bool, Query(description="Return the vector of the query, for `/v1/search/vector`.")] = False,
 ) -> SearchOptions:
-    return SearchOptions(
-        k, offset, class_name, rerank, tuple(good), tuple(bad), threshold, tuple(exclude), vectors, no_class
-    )
+    return SearchOptions(k, offset, class_name, no_class, rerank, good, bad, threshold, exclude, vectors)
 
 
 _Options = Annotated[SearchOptions, Depends(_options)]
@@ -134,6 +132,7 @@ _Source = Annotated[RegionSourceName, Query()]
 def searches(service: SearchService) -> APIRouter:
     """Four kinds of queries with the same kind of response, and batches of queries."""
     router = APIRouter(prefix="/v1/search", tags=["search"])
+    gallery_search = service.gallery_search
 
     found = error_responses(
         *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "image_not_found", "class_not_found", "not_applicable"
@@ -156,7 +155,7 @@ def searches(service: SearchService) -> APIRouter:
         A query that fails has an error in its place, and the others have results. If all fail for the same reason, so
         does the request.
         """
-        return await while_connected(request, service.search_batch(batch.queries, batch.options))
+        return await while_connected(request, timed(service.search_batch(batch.queries, batch.options)))
 
     @router.post("/batch/upload", responses=found)
     async def search_by_uploads(request: Request, image: _Uploads, options: _Options) -> BatchOut:
@@ -164,18 +163,19 @@ def searches(service: SearchService) -> APIRouter:
 
         An image that cannot be used has an error in its place, as in `/v1/search/batch`.
         """
-        return await while_connected(request, service.search_uploads([each.content for each in image], options))
+        found = service.search_uploads([each.content for each in image], options)
+        return await while_connected(request, timed(found))
 
     @router.post("/vector", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
         """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
-        return await service.search_vectors(query.vectors, query.options)
+        return await timed(service.searches(gallery_search.search, query.vectors, query.options))
 
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *EXTRACTION_ERRORS, "class_not_found"))
     async def search_by_id(request: Request, id: ImageId, parts: Parts, options: _Options) -> SearchOut:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         if not parts:
-            return await service.search_id(id, options)
+            return await timed(service.searches(gallery_search.search_id, id, options))
         return await while_connected(request, service.search(await service.gallery_image(id), parts, options, id))
 
     @router.post("/combined", responses=error_responses("image_not_found", "class_not_found", *_JSON))
@@ -184,7 +184,7 @@ def searches(service: SearchService) -> APIRouter:
 
         The score is the weighted mean of the cosines with the parts. Images that are parts are not among the results.
         """
-        return await service.search_parts([part.options for part in query.parts], query.options)
+        return await timed(service.searches(gallery_search.search_parts, query.parts, query.options))
 
     return router
 
@@ -248,10 +248,9 @@ def images(service: SearchService) -> APIRouter:
         sort: Annotated[SortName, Query()] = "id",
     ) -> ImagesOut:
         """List the images of the gallery."""
-        entries, total = await service.searches(gallery_search.entries, offset, limit, class_name, sort, no_class)
-        return ImagesOut(
-            images=[ImageOut.of(entry, settings.root_path) for entry in entries], total=total, offset=offset
-        )
+        return await service.searches(
+            gallery_search.images, SearchOptions(limit, offset, class_name, no_class), sort
+        )  # fmt: skip
 
     added = _KNOWN | error_responses(*UPLOAD_ERRORS, *EXTRACTION_ERRORS, *CHANGE_ERRORS)
 
@@ -264,15 +263,15 @@ def images(service: SearchService) -> APIRouter:
 
         The same file is added once: a second request returns 200 and the image that is there, with its class.
         """
-        entry, new = await service.add(request, image.content, image.name, class_name)
+        added, new = await service.add(request, image.content, image.name, class_name)
         if not new:
             response.status_code = 200
-        return ImageOut.of(entry, settings.root_path)
+        return added
 
     @router.get("/{id}", responses=error_responses(*_ID))
     async def get_image(id: ImageId) -> ImageOut:
         """Return the name and class of an image."""
-        return ImageOut.of(await service.searches(gallery_search.entry, id), settings.root_path)
+        return await service.searches(gallery_search.image, id)
 
     @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
     async def remove_image(id: ImageId) -> Response:

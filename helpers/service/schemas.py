@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -13,7 +13,6 @@ from helpers.features.regions import SOURCES, Regions
 from helpers.search.region_search import RegionMatch
 from helpers.search.rerank.registry import NAMES, reranker
 from helpers.service.errors import ApiError, ErrorOut, error_out
-from helpers.service.gallery_search import Entry, Hit, Page, PartOptions, SearchOptions
 from helpers.service.listing import Sort
 from helpers.service.settings import MAX_DEPTH, MAX_K
 from helpers.text import printable
@@ -109,6 +108,31 @@ EncodedVector = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which results of a query are returned, and in what order; the parameters of requests have the same names.
+
+    Raises
+    ------
+    ApiError : 422, both class_name and no_class are given.
+    """
+
+    k: int
+    offset: int = 0
+    class_name: str | None = None
+    no_class: bool = False
+    rerank: str = "none"
+    good: Sequence[int] = ()
+    bad: Sequence[int] = ()
+    threshold: float | None = None
+    exclude: Sequence[int] = ()
+    vectors: bool = False
+
+    def __post_init__(self):
+        if self.class_name is not None and self.no_class:
+            raise ApiError(422, "class_name and no_class exclude each other. Give one of them.")
+
+
 class _Query(BaseModel):
     """What the bodies of all searches contain: which results the response has."""
 
@@ -125,18 +149,12 @@ class _Query(BaseModel):
 
     @property
     def options(self) -> SearchOptions:
-        return SearchOptions(
-            self.k, self.offset, self.class_name, good=tuple(self.good), bad=tuple(self.bad), threshold=self.threshold,
-            exclude=tuple(self.exclude), no_class=self.no_class,
-        )  # fmt: skip
+        names = {field.name for field in fields(SearchOptions)}
+        return SearchOptions(**{name: value for name, value in self if name in names})
 
 
 class _RerankedQuery(_Query):
     rerank: RerankerName = "none"
-
-    @property
-    def options(self) -> SearchOptions:
-        return replace(super().options, reranker=self.rerank)
 
 
 class VectorQuery(_RerankedQuery):
@@ -176,11 +194,6 @@ class QueryPartIn(BaseModel):
             raise ValueError("the weight must not be 0")
         return self
 
-    @property
-    def options(self) -> PartOptions:
-        vector = None if self.vector is None else from_text(self.vector)
-        return PartOptions(self.weight, self.text, self.id, vector)
-
 
 class CombinedQuery(_Query):
     """A search with several parts, such as an image and a text."""
@@ -215,10 +228,6 @@ class BatchQuery(_RerankedQuery):
     queries: list[OneQuery] = Field(min_length=1, max_length=MAX_QUERIES)
     vectors: bool = Field(default=False, description="Return the vectors of the queries.")
 
-    @property
-    def options(self) -> SearchOptions:
-        return replace(super().options, vectors=self.vectors)
-
 
 class ImageOut(BaseModel):
     """An image of the gallery."""
@@ -231,11 +240,6 @@ class ImageOut(BaseModel):
     name: Text = Field(description="Name of the file; of an upload, the name that the client gave.")
     class_name: Text | None = Field(description="null if the image has no class.")
     thumbnail: str = Field(description="URL of a small JPEG.")
-
-    @classmethod
-    def of(cls, entry: Entry, root_path: str, **more) -> Self:
-        """From an image. more : the values of the fields that a subclass adds."""
-        return cls(**vars(entry), thumbnail=f"{root_path}/v1/images/{entry.id}/thumbnail", **more)
 
 
 class BoxOut(BaseModel):
@@ -304,12 +308,6 @@ class ResultOut(ImageOut):
     width: int | None = Field(description="Of the upright image, in pixels, if a matched part has a box; else null.")
     height: int | None
 
-    @classmethod
-    def of_hit(cls, hit: Hit, root_path: str) -> Self:
-        matches = [MatchOut.of(part, match) for part, match in enumerate(hit.matches, 1) if match is not None]
-        width, height = hit.size or (None, None)
-        return cls.of(hit.entry, root_path, rank=hit.rank, score=hit.score, regions=matches, width=width, height=height)
-
 
 class SearchOut(BaseModel):
     """The results of a search, best first."""
@@ -328,17 +326,6 @@ class SearchOut(BaseModel):
     )
     milliseconds: float = Field(description="Time within the service.")
 
-    @classmethod
-    def of(cls, page: Page, vectors: np.ndarray | None, options: SearchOptions, seconds: float, root_path: str) -> Self:
-        """vectors : float32 (p, dim), of the parts of the query; None for a combined query."""
-        encoded = [to_text(vector) for vector in vectors] if vectors is not None and options.vectors else None
-        return cls(
-            results=[ResultOut.of_hit(hit, root_path) for hit in page.hits], offset=options.offset, k=options.k,
-            more=page.more, note=page.note, regions=page.regions,
-            vector=encoded[0] if encoded is not None and len(encoded) == 1 else encoded,
-            milliseconds=round(1000 * seconds, 3),
-        )  # fmt: skip
-
 
 class ItemOut(BaseModel):
     """The results of one query of a batch, or its error."""
@@ -354,8 +341,8 @@ class BatchOut(BaseModel):
     milliseconds: float = Field(description="Time within the service.")
 
     @classmethod
-    def of(cls, outcomes: Sequence[SearchOut | ApiError], seconds: float) -> Self:
-        """One item for each outcome. Raises ApiError: all searches failed with this code."""
+    def of(cls, outcomes: Sequence[SearchOut | ApiError]) -> Self:
+        """One item for each outcome, and no time yet. Raises ApiError: all searches failed with this code."""
         errors = [each for each in outcomes if isinstance(each, ApiError)]
         if len(errors) == len(outcomes) and len({error.code for error in errors}) == 1:
             raise errors[0]
@@ -365,7 +352,7 @@ class BatchOut(BaseModel):
             else ItemOut(search=each, error=None)
             for each in outcomes
         ]
-        return cls(items=items, milliseconds=round(1000 * seconds, 3))
+        return cls(items=items, milliseconds=0)
 
 
 class ImagesOut(BaseModel):

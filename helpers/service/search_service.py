@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
 from fastapi import Request
 
 from helpers.features.regions import RegionSource, pretrained_detector, region_source
@@ -28,14 +28,16 @@ from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import Copy, DuplicateSearch
 from helpers.service.errors import ApiError, readable
 from helpers.service.gallery_edits import GalleryEdits
-from helpers.service.gallery_search import Entry, GallerySearch, Page, PartOptions, SearchOptions
+from helpers.service.gallery_search import GallerySearch
 from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut
 from helpers.service.metrics import Metrics
 from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
-from helpers.service.schemas import BatchOut, OneQuery, RegionsOut, SearchOut, from_text
+from helpers.service.schemas import BatchOut, ImageOut, OneQuery, RegionsOut, SearchOptions, SearchOut, from_text
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
 from helpers.service.thread_pool import BoundedThreadPool
+
+T = TypeVar("T", SearchOut, BatchOut)
 
 log = logging.getLogger("lookalike.service")
 
@@ -60,7 +62,7 @@ class SearchService:
             )  # fmt: skip
         self._words = _open_words(self._live)
         self._regions = _open_regions(self._live)
-        self.gallery_search = GallerySearch(self._live, self._words, self._regions)
+        self.gallery_search = GallerySearch(self._live, self._words, self._regions, settings.root_path)
         self._edits, self._duplicates = GalleryEdits(self._live), DuplicateSearch(self._live)
         self.metrics = Metrics(lambda: len(self._live), lambda: len(self._extraction))
         self._extraction = RequestExtraction(
@@ -116,51 +118,31 @@ class SearchService:
 
         own_id : of an image of the gallery, which is left out.
         """
-        start = time.perf_counter()
-        vectors, _ = await self._extraction.vectors(image, parts)
-        pixels = None
-        if RERANKERS[options.reranker].needs_image:
-            pixels = await self._extraction.geometry_image(image, parts)
-        page = await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
-        return self._result(page, vectors, options, start)
 
-    async def search_vectors(self, vectors: np.ndarray, options: SearchOptions) -> SearchOut:
-        """Search by vectors (p, dim), one for each part of the query."""
-        start = time.perf_counter()
-        page = await self.searches(self.gallery_search.search, vectors, options)
-        return self._result(page, vectors, options, start)
+        async def search() -> SearchOut:
+            vectors, _ = await self._extraction.vectors(image, parts)
+            pixels = None
+            if RERANKERS[options.rerank].needs_image:
+                pixels = await self._extraction.geometry_image(image, parts)
+            return await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
 
-    async def search_id(self, id: int, options: SearchOptions) -> SearchOut:
-        """Search by an image of the gallery."""
-        start = time.perf_counter()
-        page, vector = await self.searches(self.gallery_search.search_id, id, options)
-        return self._result(page, vector[None], options, start)
-
-    async def search_parts(self, parts: Sequence[PartOptions], options: SearchOptions) -> SearchOut:
-        """Search by several texts and images."""
-        start = time.perf_counter()
-        page = await self.searches(self.gallery_search.search_parts, parts, options)
-        return self._result(page, None, options, start)
+        return await timed(search())
 
     async def search_batch(self, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
         """Search by each of several images of the gallery or vectors."""
 
         async def search(query: OneQuery) -> SearchOut:
-            if query.vector is not None:
-                return await self.search_vectors(from_text(query.vector)[None], options)
-            assert query.id is not None, "OneQuery has one of the two"
-            return await self.search_id(query.id, options)
+            if query.vector is None:
+                return await self.searches(self.gallery_search.search_id, query.id, options)
+            return await self.searches(self.gallery_search.search, from_text(query.vector)[None], options)
 
-        start = time.perf_counter()
         # One after the other, so that a batch occupies one thread, and other searches come in between.
-        outcomes = [await _outcome(search(query)) for query in queries]
-        return BatchOut.of(outcomes, time.perf_counter() - start)
+        return BatchOut.of([await _outcome(timed(search(query))) for query in queries])
 
     async def search_uploads(self, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""
-        start = time.perf_counter()
         searches = (_outcome(self.search(UploadedImage(each), (), options)) for each in images)
-        return BatchOut.of(await asyncio.gather(*searches), time.perf_counter() - start)
+        return BatchOut.of(await asyncio.gather(*searches))
 
     def _open_source(self, name: str) -> RegionSource:
         """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
@@ -177,12 +159,9 @@ class SearchService:
         """An image of the gallery as a query. Raises ApiError: 404, it does not exist, or its file is missing."""
         return GalleryImage(id, await self.searches(self.gallery_search.path, id))
 
-    def _result(self, page: Page, vectors: np.ndarray | None, options: SearchOptions, start: float) -> SearchOut:
-        return SearchOut.of(page, vectors, options, time.perf_counter() - start, self.settings.root_path)
-
     async def add(
         self, request: Request, content: bytes, name: str | None, class_name: str | None
-    ) -> tuple[Entry, bool]:
+    ) -> tuple[ImageOut, bool]:
         """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
         vectors, info = await while_connected(request, self._extraction.vectors(UploadedImage(content)))
         # The service stores and sends only files that it encoded itself.
@@ -195,19 +174,19 @@ class SearchService:
         self._completing.submit(self._complete)
         return added
 
-    async def restore(self, id: int) -> Entry:
+    async def restore(self, id: int) -> ImageOut:
         """Add a removed image again."""
         return await self._edited(self._edits.restore, id)
 
-    async def set_class(self, id: int, class_name: str | None) -> Entry:
+    async def set_class(self, id: int, class_name: str | None) -> ImageOut:
         """Change the class of an image."""
         return await self._edited(self._edits.set_class, id, class_name)
 
-    async def _edited(self, edit: Callable[..., int], *arguments) -> Entry:
+    async def _edited(self, edit: Callable[..., int], *arguments) -> ImageOut:
         """An image after an edit, which may have given it a new id."""
         id = await self.changes(edit, *arguments)
         self._completing.submit(self._complete)
-        return await self.searches(self.gallery_search.entry, id)
+        return await self.searches(self.gallery_search.image, id)
 
     async def sweep(self) -> None:
         """Delete what can no longer be restored, now and then."""
@@ -219,12 +198,12 @@ class SearchService:
 
     async def details(self, id: int) -> DetailsOut:
         """An image and what its file says about it."""
-        entry = await self.searches(self.gallery_search.entry, id)
+        image = await self.searches(self.gallery_search.image, id)
         path = await self.searches(self.gallery_search.path, id)
         with readable(id):
             details = await self.images(file_details, path)
-        root_path = self.settings.root_path
-        return DetailsOut.of(entry, root_path, **vars(details), original=f"{root_path}/v1/images/{id}/original")
+        original = f"{self.settings.root_path}/v1/images/{id}/original"
+        return DetailsOut(**vars(image), **vars(details), original=original)
 
     async def duplicates(self) -> DuplicatesOut:
         """The near-duplicates of the gallery, or that they are not known yet."""
@@ -237,9 +216,7 @@ class SearchService:
         found = []
         for group in groups:
             with contextlib.suppress(ApiError):  # removed meanwhile
-                copies = [
-                    CopyOut.of_copy(copy, self.gallery_search.entry(copy.id), self.settings.root_path) for copy in group
-                ]
+                copies = [CopyOut.of(copy, self.gallery_search.image(copy.id)) for copy in group]
                 found.append(CopiesOut(images=copies))
         return found
 
@@ -276,6 +253,14 @@ class SearchService:
         self._edits.remove(id)
         self._edits.removed.sweep()
         thumbnails.forget(tags)
+
+
+async def timed(work: Awaitable[T]) -> T:
+    """The results of searches, with the time that they took."""
+    start = time.perf_counter()
+    found = await work
+    found.milliseconds = round(1000 * (time.perf_counter() - start), 3)
+    return found
 
 
 async def _outcome(search: Awaitable[SearchOut]) -> SearchOut | ApiError:
