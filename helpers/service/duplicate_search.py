@@ -1,19 +1,20 @@
 """Near-duplicates of the gallery, found in the background."""
 
+import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.images.copies import details_of, preference
 from helpers.images.duplicates import Audit, audit
-from helpers.images.file_details import FileDetails
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service.errors import ApiError
 from helpers.service.gallery_search import images_of
+from helpers.service.image_schemas import CopiesOut, CopyOut, DuplicatesOut
+from helpers.service.schemas import ImageOut
 
 log = logging.getLogger("lookalike.service")
 
@@ -23,46 +24,29 @@ MAX_IMAGES = 20_000
 #: How long a request waits for the result, in seconds.
 _WAIT = 0.2
 
-#: A path, and ``how`` and ``correlation`` as in `Copy`.
+#: A path, and ``how`` and ``correlation`` as in `CopyOut`.
 _Member = tuple[str, str | None, float | None]
 
 #: The result of a search: the paths of its images, and the groups.
 _Found = tuple[frozenset[str], list[list[_Member]]]
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A copy of an image.
-
-    Attributes
-    ----------
-    how : the search that found it, as in `helpers.images.duplicates.Pair`; None for the one that represents the group.
-    correlation : of the pixels with the image of the group that it was compared with; None as above.
-    details : of its file; None if that cannot be read.
-    keep : whether it is the best copy.
-    """
-
-    id: int
-    how: str | None
-    correlation: float | None
-    details: FileDetails | None
-    keep: bool
-
-
 class DuplicateSearch:
     """The near-duplicates of a live engine, by `helpers.images.duplicates.audit`.
 
     One thread at a time computes. The result is kept until images are added; removed images drop out of it.
+
+    image : returns an image of the engine by its id.
     """
 
-    def __init__(self, live: LiveEngine):
-        self._live, self._lock = live, threading.Lock()
+    def __init__(self, live: LiveEngine, image: Callable[[int], ImageOut]):
+        self._live, self._image, self._lock = live, image, threading.Lock()
         #: The search that runs, or the last one.
         self._audit: Future[_Found] = Future()
         self._audit.set_result((frozenset(), []))
 
-    def groups(self) -> list[list[Copy]] | None:
-        """The copies of each original, the largest groups first; None while they are not known.
+    def groups(self) -> DuplicatesOut:
+        """The copies of each original, or that they are not known yet.
 
         Raises
         ------
@@ -83,13 +67,15 @@ class DuplicateSearch:
                 threading.Thread(target=_search, args=(engine, self._audit), name="audit", daemon=True).start()
             running = self._audit
         wait([running], _WAIT)
-        return self._current(running.result()[1]) if running.done() else None
+        if not running.done():
+            return DuplicatesOut(state="running", groups=[])
+        return DuplicatesOut(state="done", groups=self._current(running.result()[1]))
 
     def _covers(self, engine: Engine) -> bool:
         """Whether the last search succeeded, and no images were added since."""
         return self._audit.exception() is None and self._audit.result()[0].issuperset(_paths(engine).values())
 
-    def _current(self, found: Sequence[Sequence[_Member]]) -> list[list[Copy]]:
+    def _current(self, found: Sequence[Sequence[_Member]]) -> list[CopiesOut]:
         """The groups without images that were removed; ids may have changed meanwhile."""
         ids = {path: id for id, path in _paths(self._live.engine).items()}
         groups = []
@@ -99,10 +85,15 @@ class DuplicateSearch:
                 continue
             details = {path: details_of(Path(path)) for path, _, _ in there}
             best = min(details, key=lambda path: (*preference(Path(path), details[path]), ids[path]))
-            groups.append(
-                [Copy(ids[path], how, correlation, details[path], path == best) for path, how, correlation in there]
-            )
-        return sorted(groups, key=len, reverse=True)
+            with contextlib.suppress(ApiError):  # removed meanwhile
+                copies = [
+                    CopyOut.of(
+                        self._image(ids[path]), details[path], how=how, correlation=correlation, keep=path == best
+                    )
+                    for path, how, correlation in there
+                ]
+                groups.append(CopiesOut(images=copies))
+        return sorted(groups, key=lambda group: len(group.images), reverse=True)
 
 
 def _paths(engine: Engine) -> dict[int, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from helpers.features.file_hashes import identities
 from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
+from helpers.images.file_details import file_details
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.search.combined import QueryPart, marked_parts, search_parts
@@ -26,6 +27,7 @@ from helpers.search.rerank import RERANKERS, SearchSpace, names_for, rerank, roc
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.errors import ApiError, no_image, readable
+from helpers.service.image_schemas import DetailsOut
 from helpers.service.listing import Listing, Sort
 from helpers.service.schemas import (
     ImageOut,
@@ -47,7 +49,7 @@ class GallerySearch:
 
     words : for searches by text, unless the extractor embeds texts; None if the engine has no class scores.
     regions : None if the engine has no regions; then whole images are searched.
-    root_path : the start of the URLs of thumbnails.
+    root_path : the start of the URLs in responses.
 
     The time of a `SearchOut` is 0, because a search may have begun with an extraction; `SearchService` sets it.
     """
@@ -166,6 +168,18 @@ class GallerySearch:
         ApiError : 404, it does not exist.
         """
         return self._image(engine_with(self._live, id), id)
+
+    def details(self, id: int) -> DetailsOut:
+        """One image and what its file says about it.
+
+        Raises
+        ------
+        ApiError : 404, it does not exist, or its file cannot be read.
+        """
+        image, path = self.image(id), self.path(id)
+        with readable(id):
+            details = file_details(path)
+        return DetailsOut(**vars(image), **vars(details), original=f"{self._root_path}/v1/images/{id}/original")
 
     def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
         """Id → width and height in pixels, of the images whose files can be read."""

@@ -51,7 +51,7 @@ def single_images(service: SearchService) -> APIRouter:
     @router.get("/details", responses=error_responses(*_FILE_ERRORS))
     async def get_details(id: ImageId) -> DetailsOut:
         """Return what the file of an image says about it: its size, and when and with which camera it was taken."""
-        return await service.details(id)
+        return await service.images(service.gallery_search.details, id)
 
     @router.get("/original", response_class=Response, responses=_FILE | error_responses(*_FILE_ERRORS))
     async def get_original(id: ImageId) -> Response:
@@ -127,6 +127,6 @@ def whole_gallery(service: SearchService) -> APIRouter:
         The first request starts the search, which takes time for each image. It is for clients that may change the
         gallery.
         """
-        return await service.duplicates()
+        return await service.images(service.duplicates.groups)
 
     return router

@@ -2,14 +2,14 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.features.explain import METHODS, Explanation
 from helpers.images import thumbnails
-from helpers.service.duplicate_search import Copy
+from helpers.images.file_details import FileDetails
 from helpers.service.schemas import ImageOut, NewClassName, Text
 from helpers.visualization.heatmaps import overlay
 
@@ -62,14 +62,10 @@ class CopyOut(ImageOut):
     )
 
     @classmethod
-    def of(cls, copy: Copy, image: ImageOut) -> Self:
-        """From a copy and its image."""
-        details = copy.details
-        width, height, size = (None,) * 3 if details is None else (details.width, details.height, details.bytes)
-        return cls(
-            **vars(image), width=width, height=height, bytes=size, how=copy.how, correlation=copy.correlation,
-            keep=copy.keep,
-        )  # fmt: skip
+    def of(cls, image: ImageOut, details: FileDetails | None, **more) -> Self:
+        """From an image, the details of its file if that can be read, and the other values."""
+        size: dict[str, Any] = {name: getattr(details, name, None) for name in ("width", "height", "bytes")}
+        return cls(**vars(image), **size, **more)
 
 
 class CopiesOut(BaseModel):

@@ -15,7 +15,6 @@ from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
 from helpers.files import bytes_hash
 from helpers.images import thumbnails
-from helpers.images.file_details import file_details
 from helpers.images.reading import UnreadableImage
 from helpers.networks import detector_weights
 from helpers.networks.weights import WeightsUnavailable
@@ -25,11 +24,11 @@ from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
 from helpers.service.disconnects import while_connected
-from helpers.service.duplicate_search import Copy, DuplicateSearch
-from helpers.service.errors import ApiError, readable
+from helpers.service.duplicate_search import DuplicateSearch
+from helpers.service.errors import ApiError
 from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch
-from helpers.service.image_schemas import CopiesOut, CopyOut, DetailsOut, DuplicatesOut, ExplanationOut
+from helpers.service.image_schemas import ExplanationOut
 from helpers.service.metrics import Metrics
 from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
@@ -63,7 +62,8 @@ class SearchService:
         self._words = _open_words(self._live)
         self._regions = _open_regions(self._live)
         self.gallery_search = GallerySearch(self._live, self._words, self._regions, settings.root_path)
-        self._edits, self._duplicates = GalleryEdits(self._live), DuplicateSearch(self._live)
+        self._edits = GalleryEdits(self._live)
+        self.duplicates = DuplicateSearch(self._live, self.gallery_search.image)
         self.metrics = Metrics(lambda: len(self._live), lambda: len(self._extraction))
         self._extraction = RequestExtraction(
             self._live.engine.extractor, settings, self.metrics.batches.observe, self._open_source
@@ -195,30 +195,6 @@ class SearchService:
                 with contextlib.suppress(ApiError, OSError):
                     await self.changes(self._edits.removed.sweep)
             await asyncio.sleep(_SWEEP_SECONDS)
-
-    async def details(self, id: int) -> DetailsOut:
-        """An image and what its file says about it."""
-        image = await self.searches(self.gallery_search.image, id)
-        path = await self.searches(self.gallery_search.path, id)
-        with readable(id):
-            details = await self.images(file_details, path)
-        original = f"{self.settings.root_path}/v1/images/{id}/original"
-        return DetailsOut(**vars(image), **vars(details), original=original)
-
-    async def duplicates(self) -> DuplicatesOut:
-        """The near-duplicates of the gallery, or that they are not known yet."""
-        groups = await self.images(self._duplicates.groups)
-        if groups is None:
-            return DuplicatesOut(state="running", groups=[])
-        return DuplicatesOut(state="done", groups=await self.searches(self._copies, groups))
-
-    def _copies(self, groups: Sequence[Sequence[Copy]]) -> list[CopiesOut]:
-        found = []
-        for group in groups:
-            with contextlib.suppress(ApiError):  # removed meanwhile
-                copies = [CopyOut.of(copy, self.gallery_search.image(copy.id)) for copy in group]
-                found.append(CopiesOut(images=copies))
-        return found
 
     async def explain(self, id: int, query: QueryImage, parts: Sequence[Crop | Box]) -> ExplanationOut:
         """Why an image of the gallery is similar to a query."""
