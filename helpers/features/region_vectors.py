@@ -103,6 +103,24 @@ def crop(image: np.ndarray, box: Sequence[float] | np.ndarray) -> np.ndarray:
     return image[top:bottom, left:right]
 
 
+class Crop(NamedTuple):
+    """A part of an image, as fractions of its width and height: 0 … 1 from the upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of uint8 (height, width, 3), at least one pixel."""
+
+        def span(start: float, length: float, side: int) -> slice:
+            first = min(int(start * side), side - 1)
+            return slice(first, max(first + 1, round((start + length) * side)))
+
+        return pixels[span(self.top, self.height, pixels.shape[0]), span(self.left, self.width, pixels.shape[1])]
+
+
 def _stored(
     extractor: FeatureExtractor, sources: Sequence[str | Path | bytes | np.ndarray], boxes: Sequence[np.ndarray],
     method: str, cache: bool, progress: bool,

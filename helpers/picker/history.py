@@ -7,30 +7,12 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from helpers.features import region_vectors
+from helpers.features.region_vectors import Crop, crop
 
 #: Queries that are kept.
 MAX_STEPS = 50
 #: Uploads that are kept: their number and their bytes. The oldest are removed first.
 MAX_UPLOADS, MAX_UPLOAD_BYTES = 30, 64 * 2**20
-
-
-class Crop(NamedTuple):
-    """A part of an image, as fractions of its width and height: 0 … 1 from the upper left corner."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-    def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """The part of uint8 (height, width, 3), at least one pixel."""
-
-        def span(start: float, length: float, side: int) -> slice:
-            first = min(int(start * side), side - 1)
-            return slice(first, max(first + 1, round((start + length) * side)))
-
-        return pixels[span(self.top, self.height, pixels.shape[0]), span(self.left, self.width, pixels.shape[1])]
 
 
 class Box(NamedTuple):
@@ -51,7 +33,7 @@ class Box(NamedTuple):
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
         """The part of the whole image, uint8 (height, width, 3)."""
-        return region_vectors.crop(pixels, self[:4])
+        return crop(pixels, self[:4])
 
 
 @dataclass(frozen=True)

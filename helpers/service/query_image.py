@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.features.region_vectors import crop
+from helpers.features.region_vectors import Crop, crop
 from helpers.features.regions import check_box
 from helpers.images.reading import MAX_PIXELS, read_image, reduction, upright_size
 from helpers.service.content import ImageInfo, inspect
@@ -55,46 +55,26 @@ class GalleryImage:
 QueryImage = UploadedImage | GalleryImage
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A part of an upright image, in fractions of its width and height."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-    def of(self, pixels: np.ndarray, info: ImageInfo) -> np.ndarray:
-        """This part of uint8 (height, width, 3), at least one pixel; a view. info : of the image's file."""
-        rows, columns = pixels.shape[:2]
-        top, left = min(int(self.top * rows), rows - 1), min(int(self.left * columns), columns - 1)
-        bottom = max(top + 1, round((self.top + self.height) * rows))
-        right = max(left + 1, round((self.left + self.width) * columns))
-        return pixels[top:bottom, left:right]
+#: A part of an upright image: a `Crop`, or x, y, width, height in pixels. These numbers need not be four, nor finite.
+ImagePart = Crop | tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Box:
-    """A part of an upright image: x, y, width, height in pixels. The numbers need not be four, nor finite."""
+def cut(pixels: np.ndarray, info: ImageInfo, parts: Sequence[ImagePart]) -> list[np.ndarray]:
+    """The parts of a decoded image; copies, so that the rest can be freed. Without parts, the whole image.
 
-    numbers: tuple[float, ...]
-
-    def of(self, pixels: np.ndarray, info: ImageInfo) -> np.ndarray:
-        """This part of uint8 (height, width, 3); a view. info : of the image's file.
-
-        Raises ApiError: 422, `check_box` finds an error.
-        """
-        width, height = full_size(pixels, info)
-        try:
-            box = check_box(self.numbers, width, height)
-        except ValueError as error:
-            raise ApiError(422, str(error)) from error
-        return crop(pixels, box / scale(pixels, info))
+    Raises ApiError: 422, `check_box` finds an error.
+    """
+    return [_part(pixels, info, part).copy() for part in parts] or [pixels]
 
 
-def cut(pixels: np.ndarray, info: ImageInfo, parts: Sequence[Crop | Box]) -> list[np.ndarray]:
-    """The parts of a decoded image; copies, so that the rest can be freed. Without parts, the whole image."""
-    return [part.of(pixels, info).copy() for part in parts] or [pixels]
+def _part(pixels: np.ndarray, info: ImageInfo, part: ImagePart) -> np.ndarray:
+    if isinstance(part, Crop):
+        return part.cut(pixels)
+    try:
+        box = check_box(part, *full_size(pixels, info))
+    except ValueError as error:
+        raise ApiError(422, str(error)) from error
+    return crop(pixels, box / scale(pixels, info))
 
 
 def full_size(pixels: np.ndarray, info: ImageInfo) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from helpers.search.rerank import RERANKERS
 from helpers.service.batching import Batcher, PixelBudget
 from helpers.service.content import ImageInfo
 from helpers.service.errors import ApiError, unavailable
-from helpers.service.query_image import Box, Crop, QueryImage, cut, full_size, scale
+from helpers.service.query_image import ImagePart, QueryImage, cut, full_size, scale
 from helpers.service.settings import Settings
 from helpers.service.thread_pool import CallLimit
 
@@ -91,7 +91,7 @@ class RequestExtraction:
             raise
         self.ready = True
 
-    async def vectors(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> tuple[np.ndarray, ImageInfo]:
+    async def vectors(self, image: QueryImage, parts: Sequence[ImagePart] = ()) -> tuple[np.ndarray, ImageInfo]:
         """float32 (p, dim) of the parts of an image, or (1, dim) of the whole; and the image's format and size.
 
         Raises
@@ -125,7 +125,7 @@ class RequestExtraction:
             boxes = (found.boxes * scale(pixels, info)).astype(np.float32)
             return Regions(boxes, found.class_names, found.scores), full_size(pixels, info)
 
-    async def geometry_image(self, image: QueryImage, parts: Sequence[Crop | Box] = ()) -> np.ndarray:
+    async def geometry_image(self, image: QueryImage, parts: Sequence[ImagePart] = ()) -> np.ndarray:
         """uint8 (height, width, 3): the image or its only part, at the size that the re-ranker geometry compares.
 
         Raises ApiError: see `vectors`.
@@ -134,7 +134,7 @@ class RequestExtraction:
             return pixels
 
     async def explanation(
-        self, image: QueryImage, parts: Sequence[Crop | Box], result: QueryImage, metric: str
+        self, image: QueryImage, parts: Sequence[ImagePart], result: QueryImage, metric: str
     ) -> tuple[Explanation, list[np.ndarray]]:
         """Why an image is similar to a query, and both as uint8 (height, width, 3), at most 2048 pixels long.
 
@@ -236,7 +236,7 @@ class RequestExtraction:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _shrunk(parts: Sequence[Crop | Box], side: int) -> _Load:
+def _shrunk(parts: Sequence[ImagePart], side: int) -> _Load:
     """Loads an image or its only part, at most ``side`` pixels long."""
     return lambda pixels, info: [shrink(cut(pixels, info, parts)[0], side)]
 

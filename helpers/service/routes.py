@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, Security
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
+from helpers.features.region_vectors import Crop
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.paths import package_version
@@ -16,7 +17,7 @@ from helpers.service import access
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses, unavailable
 from helpers.service.metrics import CONTENT_TYPE
-from helpers.service.query_image import Box, Crop, UploadedImage
+from helpers.service.query_image import ImagePart, UploadedImage
 from helpers.service.schemas import (
     BAD_MARKS,
     GOOD_MARKS,
@@ -113,9 +114,9 @@ async def _query_parts(
     width: Annotated[Part | None, Query(description="Width of a crop, divided by the upright width.")] = None,
     height: Annotated[Part | None, Query(description="Height of a crop, divided by the upright height.")] = None,
     box: Annotated[list[BoxText], _BOXES] = [],  # noqa: B006
-) -> list[Crop | Box]:
+) -> list[ImagePart]:
     """The parts of an image that are the query; none for the whole image."""
-    boxes = [Box(box_numbers(text)) for text in box]
+    boxes = [box_numbers(text) for text in box]
     if left is None and top is None and width is None and height is None:
         return [*boxes]
     if left is None or top is None or width is None or height is None:
@@ -125,7 +126,7 @@ async def _query_parts(
     return [Crop(left, top, width, height), *boxes]
 
 
-Parts = Annotated[list[Crop | Box], Depends(_query_parts)]
+Parts = Annotated[list[ImagePart], Depends(_query_parts)]
 _Source = Annotated[RegionSourceName, Query()]
 
 

@@ -30,7 +30,7 @@ from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch
 from helpers.service.image_schemas import ExplanationOut
 from helpers.service.metrics import Metrics
-from helpers.service.query_image import Box, Crop, GalleryImage, QueryImage, UploadedImage
+from helpers.service.query_image import GalleryImage, ImagePart, QueryImage, UploadedImage
 from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import BatchOut, ImageOut, OneQuery, RegionsOut, SearchOptions, SearchOut, from_text
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
@@ -112,7 +112,7 @@ class SearchService:
         return RegionsOut.of(stored, source, await self.images(image.size), stored=True)
 
     async def search(
-        self, image: QueryImage, parts: Sequence[Crop | Box], options: SearchOptions, own_id: int | None = None
+        self, image: QueryImage, parts: Sequence[ImagePart], options: SearchOptions, own_id: int | None = None
     ) -> SearchOut:
         """Search by an image, or by parts of it.
 
@@ -196,7 +196,7 @@ class SearchService:
                     await self.changes(self._edits.removed.sweep)
             await asyncio.sleep(_SWEEP_SECONDS)
 
-    async def explain(self, id: int, query: QueryImage, parts: Sequence[Crop | Box]) -> ExplanationOut:
+    async def explain(self, id: int, query: QueryImage, parts: Sequence[ImagePart]) -> ExplanationOut:
         """Why an image of the gallery is similar to a query."""
         if len(parts) > 1:
             raise ApiError(422, "Only a query of one part can be explained.", code="not_applicable")
