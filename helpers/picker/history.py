@@ -75,21 +75,20 @@ class Query:
         return bool(self.text or self.more)
 
 
-class Snapshot(NamedTuple):
-    """What `History.restore` needs: the steps, their marks and applied marks, and the position."""
-
-    steps: tuple["Step", ...]
-    marks: tuple[tuple[dict[int, bool], dict[int, bool]], ...]
-    position: int
-
-
 @dataclass
 class Step:
-    """One entry of the history: a query, its marks (id → good), and the marks that its results use."""
+    """One entry of the history: a query, its marks (id → good), and the marks that its results use.
+
+    A change replaces the marks and leaves the former dictionary as it is, because a snapshot may contain it.
+    """
 
     query: Query
     marks: dict[int, bool] = field(default_factory=dict)
     applied: dict[int, bool] = field(default_factory=dict)
+
+
+#: What `History.restore` needs: the position, and each step with its marks and applied marks.
+Snapshot = tuple[int, list[tuple[Step, dict[int, bool], dict[int, bool]]]]
 
 
 class History:
@@ -120,18 +119,17 @@ class History:
 
     def snapshot(self) -> Snapshot:
         """The steps as they are now."""
-        marks = tuple((dict(step.marks), dict(step.applied)) for step in self.steps)
-        return Snapshot(tuple(self.steps), marks, self.position)
+        return self.position, [(step, step.marks, step.applied) for step in self.steps]
 
     def restore(self, before: Snapshot) -> None:
         """Go back to a snapshot, without queries whose upload was removed."""
-        current = before.steps[before.position] if before.steps else None
-        for step, (marks, applied) in zip(before.steps, before.marks, strict=True):
-            step.marks, step.applied = dict(marks), dict(applied)
-        self.steps = [step for step in before.steps if step.query.upload is None or step.query.upload in self.uploads]
-        self.position = next((row for row, step in enumerate(self.steps) if step is current), len(self.steps) - 1)
-        used = {step.query.upload for step in self.steps}
-        self.uploads = {digest: content for digest, content in self.uploads.items() if digest in used}
+        position, steps = before
+        for step, marks, applied in steps:
+            step.marks, step.applied = marks, applied
+        self.steps = [step for step, *_ in steps if step.query.upload is None or step.query.upload in self.uploads]
+        current = (row for row, step in enumerate(self.steps) if step is steps[position][0])
+        self.position = next(current, len(self.steps) - 1)
+        self._remove_uploads()
 
     def add_upload(self, name: str, content: bytes) -> None:
         """Put an uploaded image behind the current query."""
@@ -142,11 +140,11 @@ class History:
 
     def _remove_uploads(self) -> None:
         """Remove uploads without a query, and the oldest ones beyond the limits together with their queries."""
-        current = self.steps[self.position]
+        current = self.step
         used = {step.query.upload for step in self.steps}
         self.uploads = {digest: content for digest, content in self.uploads.items() if digest in used}
         while len(self.uploads) > MAX_UPLOADS or sum(map(len, self.uploads.values())) > MAX_UPLOAD_BYTES:
-            oldest = next(digest for digest in self.uploads if digest != current.query.upload)
+            oldest = next(digest for digest in self.uploads if current is None or digest != current.query.upload)
             del self.uploads[oldest]
             self.steps = [step for step in self.steps if step.query.upload != oldest]
             self.position = next(row for row, step in enumerate(self.steps) if step is current)

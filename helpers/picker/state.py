@@ -7,8 +7,7 @@ run them, and the other actions do not wait for them.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, wraps
 from pathlib import Path
@@ -56,6 +55,8 @@ UNDOABLE = {
     "add": "adding an image", "remove_part": "removing a part", "set_weight": "changing a weight",
     "mark": "a mark", "search_again": "the search with marks", "forget_marks": "forgetting marks",
 }  # fmt: skip
+#: Actions that take a while.
+SLOW = {"find_objects", "search", "set_text", "why"}
 #: Scores that differ less are the same, up to the rounding of a network.
 _SAME_SCORE = 5e-4
 #: Actions that can be undone.
@@ -133,32 +134,28 @@ class _Request(NamedTuple):
 
 
 def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concatenate["Picker", P], "Picker"]:
-    """A user action: holds the lock, turns expected errors into a message, and returns the picker for chaining."""
+    """A user action: turns errors that a user can cause into a message, and returns the picker for chaining.
+
+    It holds the lock. A slow action runs without it, but alone.
+    """
+    is_slow = method.__name__ in SLOW
 
     @wraps(method)
     def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":
-        with self.lock:
-            self.message = None
+        with self._searching if is_slow else self.lock:
             before = self.history.snapshot()
-            with self._errors_as_messages():
-                method(self, *args, **kwargs)
-            self._remember(method.__name__, before)
-        self._notify()
-        return self
-
-    return act
-
-
-def _slow_action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concatenate["Picker", P], "Picker"]:
-    """A user action that runs alone, without the lock: it turns errors into a message, as `_action` does."""
-
-    @wraps(method)
-    def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":
-        with self._searching, self._errors_as_messages():
+            if not is_slow:
+                self.message = None
             try:
                 method(self, *args, **kwargs)
+            except (InvalidAction, SearchError, UnreadableImage) as error:
+                self.message = Message("error", str(error))
             finally:
-                self.progress = ""
+                if is_slow:
+                    self.progress = ""
+            # Make a change of the query or its marks undoable.
+            if method.__name__ in UNDOABLE and before != self.history.snapshot():
+                self._undo = [*self._undo, (method.__name__, before, list(self.history.steps))][-MAX_UNDO:]
         self._notify()
         return self
 
@@ -592,10 +589,8 @@ class Picker:
         step, id = self._current(), _integer(id, "The id")
         if not 0 <= id < len(self.images) or id in images_of(step.query):
             raise InvalidAction(f"Image {id} cannot be marked: it is the query itself or does not exist.")
-        if good is None:
-            step.marks.pop(id, None)
-        else:
-            step.marks[id] = bool(good)
+        others = {other: sign for other, sign in step.marks.items() if other != id}
+        step.marks = others if good is None else others | {id: bool(good)}
 
     @_action
     def search_again(self) -> None:
@@ -603,7 +598,7 @@ class Picker:
         step = self._current()
         if not step.marks and not step.applied:
             raise InvalidAction("Mark some results as good or bad first.")
-        step.applied = dict(step.marks)
+        step.applied = step.marks
 
     @_action
     def forget_marks(self) -> None:
@@ -613,7 +608,7 @@ class Picker:
 
     # ---- slow actions ----------------------------------------------------------------------------------
 
-    @_slow_action
+    @_action
     def set_text(self, text: str) -> None:
         """Set the text of the query, such as "boat at night -people": results show a boat at night, and no people.
 
@@ -640,7 +635,7 @@ class Picker:
         with self.lock:
             self._change_query(with_text(self.query or Query(), text))
 
-    @_slow_action
+    @_action
     def find_objects(self) -> None:
         """Detect the objects in the image of the query; `objects` holds them. The first call loads the detector."""
         with self.lock:
@@ -658,7 +653,7 @@ class Picker:
             text = f"{counted} found. Choose the ones to search with." if found else "No object was found."
             self.message = Message("note", text)
 
-    @_slow_action
+    @_action
     def search(self) -> None:
         """Search with the current choices. The first search with an extractor extracts the whole gallery.
 
@@ -679,7 +674,7 @@ class Picker:
                     # A failed search counts as done, or the page would repeat it forever.
                     self._searched = request, columns
 
-    @_slow_action
+    @_action
     def why(self, id: int, column: int = 0) -> None:
         """Explain why a result is similar to the query; `explained` holds the explanation."""
         column = _integer(column, "The column")
@@ -732,11 +727,6 @@ class Picker:
         """Real path or key → row."""
         rows = {os.path.realpath(path): row for row, path in enumerate(self.images.paths)}
         return rows | {key: row for row, key in enumerate(self.images.keys)}
-
-    def _remember(self, action: str, before: Snapshot) -> None:
-        """Make an action that changed something undoable."""
-        if action in UNDOABLE and before != self.history.snapshot():
-            self._undo = [*self._undo, (action, before, list(self.history.steps))][-MAX_UNDO:]
 
     def _class(self, class_name: str | None) -> str | None:
         """A name in `class_names`, from that name or as the page's JSON contains it."""
@@ -823,14 +813,6 @@ class Picker:
             for rank, (id, score, boxes) in enumerate(found, start=1)
         )  # fmt: skip
         return Column(method, results, note, perf_counter() - start)
-
-    @contextmanager
-    def _errors_as_messages(self) -> Iterator[None]:
-        """Show errors that a user can cause; other errors are bugs and are raised."""
-        try:
-            yield
-        except (InvalidAction, SearchError, UnreadableImage) as error:
-            self.message = Message("error", str(error))
 
     def _report(self, progress: str) -> None:
         self.progress = progress

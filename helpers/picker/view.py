@@ -30,7 +30,7 @@ from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.picker import export
 from helpers.picker.parts import MAX_WEIGHT
-from helpers.picker.state import Column, Picker
+from helpers.picker.state import SLOW, Column, Picker
 from helpers.text import clean_values, printable_lines
 from helpers.visualization import web_modules
 from helpers.visualization.heatmaps import overlay
@@ -59,7 +59,6 @@ ACTIONS = {
         "upload", "use", "why",
     )
 }  # fmt: skip
-_SLOW = {"find_objects", "search", "set_text", "why"}
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
@@ -161,7 +160,7 @@ class PickerView(anywidget.AnyWidget):
                 self._slow_jobs.put(self._search)
             self._finish(*ticket)
 
-        if action in _SLOW:
+        if action in SLOW:
             self._slow_jobs.put(act)
         else:
             act()
