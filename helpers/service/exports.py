@@ -1,9 +1,11 @@
 """Images of the gallery as one ZIP file, which is sent while it is made."""
 
+import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from helpers.text import printable
 
@@ -15,18 +17,15 @@ _CHUNK = 2**18
 _UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 
 
-class _Sink:
+class _Sink(io.RawIOBase):
     """A file that cannot be read or searched; `taken` returns what was written."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: Any) -> int:
         self._parts.append(bytes(content))
-        return len(content)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+        return len(self._parts[-1])
 
     def taken(self) -> bytes:
         parts, self._parts = self._parts, []
@@ -39,7 +38,7 @@ def zipped(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
     files : pairs of a name in the ZIP file and a path.
     """
     sink = _Sink()
-    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
+    with zipfile.ZipFile(sink, "w") as archive:
         for name, path in files:
             info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:

@@ -1,7 +1,5 @@
 """Edits of a gallery: removing images, restoring them, and changing their class."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from helpers.search.identity import Candidates
@@ -59,7 +57,10 @@ class GalleryEdits:
             )
         if not self.removed.has_file(image):
             raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.", code="file_not_found")
-        added = self._live.apply(_candidates(image), write=lambda: self.removed.return_file(image))
+        added = self._live.add_extracted(
+            [image.path], image.vector[None], [image.class_name], [image.content], [image.name],
+            write=lambda: self.removed.return_file(image),
+        )  # fmt: skip
         self.removed.forget(id)
         return int(added.ids[0])
 
@@ -73,7 +74,9 @@ class GalleryEdits:
         image = self._image(id)
         if image.class_name == class_name:
             return id
-        candidates = _candidates(replace(image, class_name=class_name))
+        candidates = Candidates(
+            [str(image.path)], [image.content], [class_name], [image.name], image.vector[None], np.array([-1])
+        )
         # An image without a known content is not recognized by its path.
         removed = [id] if image.content is None else []
         return int(self._live.apply(candidates, removed, classes=True).ids[0])
@@ -81,17 +84,8 @@ class GalleryEdits:
     def _image(self, id: int) -> RemovedImage:
         engine = engine_with(self._live, id)
         table = engine.table
-        name = table.display_name(id)
-        path = table.path(id)
-        vector = engine.index.vectors(np.array([id]))[0]
+        path, name = table.path(id), table.display_name(id)
+        vector = engine.index.vectors(np.array([id]))[0].astype(np.float32)
         return RemovedImage(
             id, path, table.class_name(id), vector, table.content(id), None if name == path.name else name
         )
-
-
-def _candidates(image: RemovedImage) -> Candidates:
-    """An image that is to be added again."""
-    return Candidates(
-        [str(image.path)], [image.content], [image.class_name], [image.name], image.vector[None].astype(np.float32),
-        np.array([-1]),
-    )  # fmt: skip

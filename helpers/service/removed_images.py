@@ -4,7 +4,6 @@ They are files in the folder ``removed`` of the engine, so that every process of
 restart. The write-ahead log cannot restore an image: a compaction drops what was removed.
 """
 
-import base64
 import contextlib
 import json
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers.files import write_atomically
+from helpers.service.schemas import from_text, to_text
 
 #: The folder in that of an engine.
 FOLDER = "removed"
@@ -53,7 +53,7 @@ class RemovedImages:
         values = {
             "path": str(image.path),
             "class_name": image.class_name,
-            "vector": base64.b64encode(np.asarray(image.vector, "<f4").tobytes()).decode("ascii"),
+            "vector": to_text(image.vector),
             "content": None if image.content is None else image.content.hex(),
             "name": image.name,
         }
@@ -65,9 +65,9 @@ class RemovedImages:
             values = json.loads(self._record(id).read_bytes())
         except FileNotFoundError:
             return None
-        vector = np.frombuffer(base64.b64decode(values["vector"]), "<f4").astype(np.float32)
         content = None if values["content"] is None else bytes.fromhex(values["content"])
-        return RemovedImage(id, Path(values["path"]), values["class_name"], vector, content, values["name"])
+        vector, path = from_text(values["vector"]), Path(values["path"])
+        return RemovedImage(id, path, values["class_name"], vector, content, values["name"])
 
     def take_file(self, image: RemovedImage) -> None:
         """Move the file of an upload into this folder."""
