@@ -30,6 +30,7 @@ from helpers.service.errors import ApiError, no_image, readable
 from helpers.service.image_schemas import DetailsOut
 from helpers.service.listing import Listing, Sort
 from helpers.service.schemas import (
+    ClassOut,
     ImageOut,
     ImagesOut,
     MatchOut,
@@ -73,7 +74,7 @@ class GallerySearch:
             "images": len(ids),
             "extractor": engine.extractor.name,
             "index": engine.index.spec,
-            "classes": sorted(classes),
+            "classes": [ClassOut(name=name, count=count) for name, count in sorted(classes)],
             "no_class": int(np.count_nonzero(labels == NO_CLASS)),
             "text": self._words is not None or embeds_text(engine.extractor),
             "regions": None if self._regions is None else self._regions.source,
@@ -92,7 +93,36 @@ class GallerySearch:
         ------
         ApiError : 404, the class does not exist; 422, wrong length of the vectors, or the re-ranker is not applicable.
         """
-        return self._search(self._current(), vectors, options, own_id, image)
+        engine = self._current()
+        reranked = options.rerank != "none"
+        if reranked and len(vectors) > 1:
+            raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
+        with _not_applicable():
+            RERANKERS[options.rerank].check(engine.index.metric, image is not None)
+        for vector in vectors:
+            self._check_length(engine, vector)
+        moved = self._moved(engine, vectors, options)
+        filters = self._filters(engine, options, [] if own_id is None else [own_id])
+        candidates = engine.index.count(**filters)
+        depth = min(options.offset + options.k, MAX_DEPTH)
+        k = min(depth, candidates)
+        regions = None if reranked else self._regions
+        ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
+        matches: tuple[tuple[RegionMatch | None, ...], ...] = ()
+        if candidates and regions is not None:
+            by_regions = search_regions(engine, regions.of(engine), moved, k, **filters)
+            ranking, matches = by_regions.ranking, by_regions.matches
+        elif candidates:
+            ranking = _search_images(engine, moved, k, options.rerank, image, filters)
+        found = self._page(engine, ranking, candidates, depth, options)
+        if options.vectors:
+            texts = [to_text(vector) for vector in vectors]
+            found.vector = texts[0] if len(texts) == 1 else texts
+        if regions is not None:
+            found.regions = regions.source
+            for result in found.results:
+                self._add_matches(result, matches[result.rank - 1])
+        return found
 
     def search_id(self, id: int, options: SearchOptions) -> SearchOut:
         """The results nearest to an image of the gallery, without the image itself.
@@ -105,7 +135,7 @@ class GallerySearch:
         if RERANKERS[options.rerank].needs_image:
             with readable(id):
                 image = read_image(self.path(id))
-        return self._search(engine, engine.index.vectors(np.array([id])), options, id, image)
+        return self.search(engine.index.vectors(np.array([id])), options, image, id)
 
     def search_parts(self, parts: Sequence[QueryPartIn], options: SearchOptions) -> SearchOut:
         """The results of a query of several parts, without the images that are parts themselves.
@@ -256,40 +286,6 @@ class GallerySearch:
                 classes[options.class_name] = IdSet(np.flatnonzero(engine.table.labels == label))
             allowed = classes[options.class_name]
         return {"allowed": allowed, "excluded": IdSet([*own, *options.exclude]) if own or options.exclude else None}
-
-    def _search(
-        self, engine: Engine, vectors: np.ndarray, options: SearchOptions, own_id: int | None, image: np.ndarray | None
-    ) -> SearchOut:
-        """own_id : the query's id if it is in the gallery."""
-        reranked = options.rerank != "none"
-        if reranked and len(vectors) > 1:
-            raise ApiError(422, "Re-ranking needs a query of one part.", code="not_applicable")
-        with _not_applicable():
-            RERANKERS[options.rerank].check(engine.index.metric, image is not None)
-        for vector in vectors:
-            self._check_length(engine, vector)
-        moved = self._moved(engine, vectors, options)
-        filters = self._filters(engine, options, [] if own_id is None else [own_id])
-        candidates = engine.index.count(**filters)
-        depth = min(options.offset + options.k, MAX_DEPTH)
-        k = min(depth, candidates)
-        regions = None if reranked else self._regions
-        ranking = Ranking(np.empty((1, 0), np.int64), np.empty((1, 0)))
-        matches: tuple[tuple[RegionMatch | None, ...], ...] = ()
-        if candidates and regions is not None:
-            by_regions = search_regions(engine, regions.of(engine), moved, k, **filters)
-            ranking, matches = by_regions.ranking, by_regions.matches
-        elif candidates:
-            ranking = _search_images(engine, moved, k, options.rerank, image, filters)
-        found = self._page(engine, ranking, candidates, depth, options)
-        if options.vectors:
-            texts = [to_text(vector) for vector in vectors]
-            found.vector = texts[0] if len(texts) == 1 else texts
-        if regions is not None:
-            found.regions = regions.source
-            for result in found.results:
-                self._add_matches(result, matches[result.rank - 1])
-        return found
 
     def _moved(self, engine: Engine, vectors: np.ndarray, options: SearchOptions) -> np.ndarray:
         """The vectors of a query, moved by the marks; with marks, a query has one vector."""

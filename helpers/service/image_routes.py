@@ -64,12 +64,12 @@ def single_images(service: SearchService) -> APIRouter:
     @router.patch("", responses=error_responses(*_EDIT_ERRORS, *BODY_ERRORS), dependencies=change)
     async def change_class(id: ImageId, change: ClassChange) -> ImageOut:
         """Change the class of an image. It gets a new id, which the response has."""
-        return await service.set_class(id, change.class_name)
+        return await service.edit(service.edits.set_class, id, change.class_name)
 
     @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
     async def restore_image(id: ImageId) -> ImageOut:
         """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
-        return await service.restore(id)
+        return await service.edit(service.edits.restore, id)
 
     why_errors = error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "not_applicable")
 

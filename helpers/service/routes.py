@@ -26,7 +26,6 @@ from helpers.service.schemas import (
     BatchQuery,
     BoxText,
     ClassName,
-    ClassOut,
     CombinedQuery,
     Excluded,
     Fraction,
@@ -280,7 +279,7 @@ def images(service: SearchService) -> APIRouter:
 
         Then its file is deleted, but only if it was added over HTTP.
         """
-        await service.remove(id)
+        await service.changes(service.remove, id)
         return Response(status_code=204)
 
     @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
@@ -331,11 +330,8 @@ def about(service: SearchService) -> APIRouter:
     @router.get("/v1/info", responses=error_responses())
     async def info() -> InfoOut:
         """Return the gallery's name, size and classes, and the limits of the service."""
-        summary = await service.searches(service.gallery_search.summary)
-        classes = [ClassOut(name=name, count=count) for name, count in summary.pop("classes")]
         return InfoOut(
-            **summary,
-            classes=classes,
+            **await service.searches(service.gallery_search.summary),
             max_k=MAX_K,
             changes=settings.changes,
             limits=LimitsOut(body_bytes=settings.max_body, pixels=settings.max_pixels),

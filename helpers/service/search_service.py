@@ -62,7 +62,7 @@ class SearchService:
         self._words = _open_words(self._live)
         self._regions = _open_regions(self._live)
         self.gallery_search = GallerySearch(self._live, self._words, self._regions, settings.root_path)
-        self._edits = GalleryEdits(self._live)
+        self.edits = GalleryEdits(self._live)
         self.duplicates = DuplicateSearch(self._live, self.gallery_search.image)
         self.metrics = Metrics(lambda: len(self._live), lambda: len(self._extraction))
         self._extraction = RequestExtraction(
@@ -174,15 +174,7 @@ class SearchService:
         self._completing.submit(self._complete)
         return added
 
-    async def restore(self, id: int) -> ImageOut:
-        """Add a removed image again."""
-        return await self._edited(self._edits.restore, id)
-
-    async def set_class(self, id: int, class_name: str | None) -> ImageOut:
-        """Change the class of an image."""
-        return await self._edited(self._edits.set_class, id, class_name)
-
-    async def _edited(self, edit: Callable[..., int], *arguments) -> ImageOut:
+    async def edit(self, edit: Callable[..., int], *arguments) -> ImageOut:
         """An image after an edit, which may have given it a new id."""
         id = await self.changes(edit, *arguments)
         self._completing.submit(self._complete)
@@ -193,7 +185,7 @@ class SearchService:
         while True:
             if not self.settings.read_only:
                 with contextlib.suppress(ApiError, OSError):
-                    await self.changes(self._edits.removed.sweep)
+                    await self.changes(self.edits.removed.sweep)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def explain(self, id: int, query: QueryImage, parts: Sequence[ImagePart]) -> ExplanationOut:
@@ -216,18 +208,15 @@ class SearchService:
             except Exception:
                 log.exception("the %s of added images cannot be computed; they do not find these images", computed)
 
-    async def remove(self, id: int) -> None:
-        """Remove an image and its thumbnails."""
-        await self.changes(self._remove, id)
-
-    def _remove(self, id: int) -> None:
+    def remove(self, id: int) -> None:
+        """Remove an image and its thumbnails. For a thread of `changes`."""
         tags = []
         # Tags depend on the file, so they are computed before it is deleted. A missing file has none.
         with contextlib.suppress(ApiError, UnreadableImage):
             path = self.gallery_search.path(id)
             tags = [thumbnails.tag(path, side) for side in THUMBNAIL_SIDES]
-        self._edits.remove(id)
-        self._edits.removed.sweep()
+        self.edits.remove(id)
+        self.edits.removed.sweep()
         thumbnails.forget(tags)
 
 

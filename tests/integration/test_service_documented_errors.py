@@ -303,7 +303,7 @@ async def without_file(service, _):
 @contextlib.asynccontextmanager
 async def restored_without_file(service, _):
     path = service.gallery_search.path(0)
-    await service.remove(0)
+    await service.changes(service.remove, 0)
     path.rename(path.with_suffix(".gone"))
     try:
         yield
@@ -436,7 +436,7 @@ def test_a_valid_request_of_every_route_succeeds(engine, photo, tmp_path):
                 if method in ("delete", "patch") or path.endswith("/restore"):
                     case.id = {"delete": 5, "patch": 6, "post": 7}[method]
                 if path.endswith("/restore"):
-                    await service.service.remove(case.id)
+                    await service.service.changes(service.service.remove, case.id)
                 result = await service.ask(case)
                 assert result.is_success, (method, path, result.text)
 
