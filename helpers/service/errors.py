@@ -78,7 +78,7 @@ class ErrorOut(BaseModel):
 
 
 class ApiError(HTTPException):
-    """An error response.
+    """An error response; with 429 and 503, it tells when to try again.
 
     code : a key of `CODES`; by default the first one of the status.
     """
@@ -87,16 +87,15 @@ class ApiError(HTTPException):
         self, status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str | None = None,
         details: Sequence[ErrorDetail] = (),
     ):  # fmt: skip
-        super().__init__(status, message, headers)
+        retry = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else {}
+        super().__init__(status, message, {**retry, **(headers or {})})
         self.code = code or default_code(status)
         self.details = tuple(details)
 
 
 def too_many_requests() -> ApiError:
     """429: a queue is full."""
-    return ApiError(
-        429, "Too many requests are waiting. Try again in a moment.", headers={"Retry-After": str(RETRY_AFTER)}
-    )
+    return ApiError(429, "Too many requests are waiting. Try again in a moment.")
 
 
 def no_image(id: int) -> ApiError:
@@ -111,11 +110,6 @@ def readable(id: int) -> Iterator[None]:
         yield
     except UnreadableImage as error:
         raise ApiError(404, f"The file of image {id} cannot be read.", code="file_not_found") from error
-
-
-def unavailable(message: str, code: str = "not_ready") -> ApiError:
-    """503: the service is not ready yet, or the request took too long."""
-    return ApiError(503, message, headers={"Retry-After": str(RETRY_AFTER)}, code=code)
 
 
 #: `helpers.service.description` adds it. FastAPI would describe an error of a JPEG route as a JPEG.

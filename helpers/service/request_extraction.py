@@ -20,7 +20,7 @@ from helpers.search.region_index import NoRegions
 from helpers.search.rerank import RERANKERS
 from helpers.service.batching import Batcher, PixelBudget
 from helpers.service.content import ImageInfo
-from helpers.service.errors import ApiError, unavailable
+from helpers.service.errors import ApiError
 from helpers.service.query_image import ImagePart, QueryImage, cut, full_size, scale
 from helpers.service.settings import Settings
 from helpers.service.thread_pool import CallLimit
@@ -159,10 +159,8 @@ class RequestExtraction:
                 async with asyncio.timeout(self._settings.request_seconds):
                     yield
             except TimeoutError as error:
-                raise unavailable(
-                    f"Feature extraction took longer than {self._settings.request_seconds:g} seconds.",
-                    "extraction_timeout",
-                ) from error
+                message = f"Feature extraction took longer than {self._settings.request_seconds:g} seconds."
+                raise ApiError(503, message, code="extraction_timeout") from error
 
     @contextlib.asynccontextmanager
     async def _loaded(self, image: QueryImage, load: _Load) -> AsyncIterator[tuple[list[np.ndarray], ImageInfo]]:
@@ -214,7 +212,7 @@ class RequestExtraction:
 
     def _check_extractor(self) -> None:
         if self._failed:
-            raise unavailable("The feature extractor of the service does not work. Its log describes the error.")
+            raise ApiError(503, "The feature extractor of the service does not work. Its log describes the error.")
 
     def _source(self, name: str) -> RegionSource:
         if name not in self._sources:

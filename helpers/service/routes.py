@@ -15,7 +15,7 @@ from helpers.images.reading import UnreadableImage
 from helpers.paths import package_version
 from helpers.service import access
 from helpers.service.disconnects import while_connected
-from helpers.service.errors import ApiError, error_responses, unavailable
+from helpers.service.errors import ApiError, error_responses
 from helpers.service.metrics import CONTENT_TYPE
 from helpers.service.query_image import ImagePart, UploadedImage
 from helpers.service.schemas import (
@@ -378,7 +378,7 @@ def state(service: SearchService) -> APIRouter:
     async def ready() -> HealthOut:
         """Return 200 once the feature extractor has been prepared, else 503."""
         if not service.ready:
-            raise unavailable("The feature extractor is not ready yet.")
+            raise ApiError(503, "The feature extractor is not ready yet.")
         return HealthOut()
 
     return router
