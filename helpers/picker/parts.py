@@ -104,23 +104,19 @@ def with_text(query: Query, text: str) -> Query:
 
 def without_part(query: Query, number: int, keys: Sequence[str]) -> Query:
     """A query without one of its parts, by its number in `parts_of`. The next image replaces the first one."""
-    weights = weights_of(query)
-    changed = _without_part(replace(query, weights=()), number, keys)
+    weights, images = weights_of(query), images_of(query)
+    if number >= len(images):
+        texts = parse_text(query.text)
+        del texts[number - len(images)]
+        text = " ".join(f"{'' if part.weight > 0 else '-'}{part.text}" for part in texts)
+        changed = replace(query, text=text, weights=())
+    elif number:
+        changed = replace(query, more=query.more[: number - 1] + query.more[number:], weights=())
+    elif query.more:
+        changed = Query(keys[query.more[0]], query.more[0], text=query.text, more=query.more[1:])
+    else:
+        changed = Query(text=query.text)
     return with_weights(changed, weights[:number] + weights[number + 1 :])
-
-
-def _without_part(query: Query, number: int, keys: Sequence[str]) -> Query:
-    images, texts = len(images_of(query)), parse_text(query.text)
-    if number >= images:
-        kept = texts[: number - images] + texts[number - images + 1 :]
-        return replace(query, text=" ".join(f"{'' if part.weight > 0 else '-'}{part.text}" for part in kept))
-    if number >= bool(query.image):
-        at = number - bool(query.image)
-        return replace(query, more=query.more[:at] + query.more[at + 1 :])
-    if query.more:
-        first, *more = query.more
-        return Query(keys[first], first, text=query.text, more=tuple(more))
-    return Query(text=query.text)
 
 
 def title_of(query: Query, keys: Sequence[str]) -> str:
