@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -73,16 +72,9 @@ class QueryImage:
     boxes: tuple[tuple[float, ...], ...] = ()
 
 
-class Found(NamedTuple):
-    """A result: its row in the set.
-
-    boxes : what matches each part of the query, as x, y, width, height in fractions of the image's size; None for the
-        whole image. Empty if whole images were searched.
-    """
-
-    row: int
-    score: float
-    boxes: tuple[tuple[float, ...] | None, ...] = ()
+#: What matches each part of a query, as x, y, width, height in fractions of the image's size; None for the whole image.
+#: Empty if whole images were searched.
+Boxes = tuple[tuple[float, ...] | None, ...]
 
 
 class Searcher:
@@ -181,8 +173,10 @@ class Searcher:
         good: Sequence[int] = (),
         bad: Sequence[int] = (),
         label: int | None = None,
-    ) -> tuple[list[Found], str]:
-        """The ``k`` best results of a query, best first, and a note on missing or meaningless results.
+    ) -> tuple[list[tuple[int, float, Boxes]], str]:
+        """The ``k`` best results of a query, and a note on missing or meaningless results.
+
+        A result is a row of the set, its score, and what matches. The best one is the first.
 
         One image is compared with the regions of the gallery, if there are some, unless it is re-ranked.
 
@@ -229,9 +223,9 @@ class Searcher:
             unknown = [word for phrase in phrases for word in phrase.ignored]
         valid = ranking.ids[0] != PAD
         rows, scores = self._rows[ranking.ids[0, valid]].tolist(), ranking.scores[0, valid].tolist()
-        boxes = [self._places(*one) for one in zip(rows, matches, strict=True)] if matches else [()] * len(rows)
+        boxes: list[Boxes] = list(map(self._places, rows, matches)) if matches else [()] * len(rows)
         note = "; ".join(filter(None, [whole, _note(engine, k, len(rows), len(ignored), empty, unknown, label)]))
-        return list(map(Found, rows, scores, boxes)), note
+        return list(zip(rows, scores, boxes, strict=True)), note
 
     def _excluded(self, images: Sequence[QueryImage], label: int | None) -> tuple[np.ndarray, np.ndarray]:
         """int64 ids: those that are ignored for the images of a query, and all that cannot be results."""
@@ -264,7 +258,7 @@ class Searcher:
             return None, "whole images are searched: regions are not re-ranked"
         return self._regions[method.extractor], ""
 
-    def _places(self, row: int, matches: Sequence[RegionMatch | None]) -> tuple[tuple[float, ...] | None, ...]:
+    def _places(self, row: int, matches: Sequence[RegionMatch | None]) -> Boxes:
         boxes = [None if match is None else match.box for match in matches]
         try:
             size = np.tile(upright_size(self.images.paths[row]), 2) if any(box is not None for box in boxes) else None

@@ -39,10 +39,10 @@ from helpers.picker.parts import (
     with_weights,
     without_part,
 )
-from helpers.picker.search import NAMES, Method, QueryImage, Searcher, SearchError
+from helpers.picker.search import NAMES, Boxes, Method, QueryImage, Searcher, SearchError
 from helpers.search.combined import parse_text
 from helpers.search.region_search import GalleryRegions
-from helpers.text import printable, printable_lines
+from helpers.text import pluralize, printable, printable_lines
 
 #: The name of "no class" for `Picker.filter`; `ImageSet.class_name` uses the same.
 NO_CLASS_NAME = "–"
@@ -73,7 +73,7 @@ class InvalidAction(ValueError):
 
 @dataclass(frozen=True)
 class ShownResult:
-    """One result on the page; ``relevant`` is None if that is unknown; ``boxes`` as in `Found`."""
+    """One result on the page; ``relevant`` is None if that is unknown."""
 
     rank: int
     id: int
@@ -81,7 +81,7 @@ class ShownResult:
     class_name: str
     key: str
     relevant: bool | None
-    boxes: tuple[tuple[float, ...] | None, ...] = ()
+    boxes: Boxes
 
 
 @dataclass(frozen=True)
@@ -445,17 +445,11 @@ class Picker:
         The whole image as a rectangle removes the crop.
         """
         query = self._current_image()
-        try:
-            numbers = [float(number) for number in (left, top, width, height)]
-        except (TypeError, ValueError):
-            numbers = []
-        if not numbers or not np.isfinite(numbers).all():
+        numbers = _numbers((left, top, width, height))
+        if numbers.shape != (4,) or not np.isfinite(numbers).all():
             raise InvalidAction("A crop needs four numbers: left, top, width and height.")
-        (first, last), (upper, lower) = (
-            np.clip([start, start + length], 0, 1).tolist()
-            for start, length in ((numbers[0], numbers[2]), (numbers[1], numbers[3]))
-        )
-        crop = Crop(first, upper, last - first, lower - upper)
+        start, end = np.clip([numbers[:2], numbers[:2] + numbers[2:]], 0, 1)
+        crop = Crop(*start.tolist(), *(end - start).tolist())
         if min(crop.width, crop.height) < MIN_CROP:
             raise InvalidAction(f"The crop is too small: its sides must be at least {MIN_CROP:.0%} of the image's.")
         self.history.add(replace(query, crop=None if crop.width == crop.height == 1 else crop, boxes=()))
@@ -472,11 +466,7 @@ class Picker:
         One box is searched like a crop. Several boxes are searched at once, among the regions of the gallery: each
         must match a different part of an image. No box makes the whole image the query again.
         """
-        query = self._current_image()
-        try:
-            numbers = np.asarray(boxes, np.float64)
-        except (TypeError, ValueError):
-            numbers = np.empty(())
+        query, numbers = self._current_image(), _numbers(boxes)
         if not numbers.ndim or len(numbers) > MAX_PARTS:
             raise InvalidAction(f"A list of at most {MAX_PARTS} boxes was expected, each x, y, width and height.")
         pixels = self.pixels(query, whole=True)
@@ -649,8 +639,8 @@ class Picker:
             images = {step.query.image for step in self.history.steps}
             kept = {image: objects for image, objects in self._objects.items() if image in images}
             self._objects = kept | {query.image: found}
-            counted = "1 object" if len(found) == 1 else f"{len(found)} objects"
-            text = f"{counted} found. Choose the ones to search with." if found else "No object was found."
+            chosen = f"{pluralize(len(found), 'object')} found. Choose the ones to search with."
+            text = chosen if found else "No object was found."
             self.message = Message("note", text)
 
     @_action
@@ -836,6 +826,14 @@ def _difference(similarity: float, result: ShownResult, request: _Request, metho
     other = "is of the vectors in the index, which are compressed, or of an earlier version of the file"
     reason = next((text for text, holds in reasons.items() if holds), other)
     return f"The score of the result, {result.score:.3f}, {reason}."
+
+
+def _numbers(values: object) -> np.ndarray:
+    """float64 from values that a page or a user gave; of the shape () if they are no numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return np.empty(())
 
 
 def _integer(value: object, name: str) -> int:

@@ -320,12 +320,9 @@ def _jpeg(picker: Picker, key: str) -> bytes | None:
     """
     kind, _, rest = key.partition("-")
     try:
-        if kind == "row":
-            row = int(rest)
-            return thumbnails.get(picker.images.paths[row], _THUMBNAIL) if row >= 0 else None
-        if kind == "view":
-            row = int(rest)
-            return thumbnails.render(picker.images.paths[row], _ENLARGED) if row >= 0 else None
+        if kind in ("row", "view") and rest.isdecimal():
+            path = picker.images.paths[int(rest)]
+            return thumbnails.get(path, _THUMBNAIL) if kind == "row" else thumbnails.render(path, _ENLARGED)
         pixels = {"large": _query_pixels, "why": _explanation_pixels}[kind](picker, rest)
     except (UnreadableImage, ValueError, LookupError):
         return None

@@ -187,8 +187,8 @@ def test_marks_give_the_order_of_the_picker(client, gallery):
         found, _ = searcher.search(Method("hsv-histogram", "exact:cosine", name), [query], [], 12, good, bad)
         parameters = {"k": 12, "good": good, "bad": bad, "rerank": name}
         marked = client.get("/v1/search/id/5", params=parameters)
-        assert ids(marked) == [each.row for each in found], name
-        assert [each["score"] for each in marked.json()["results"]] == pytest.approx([each.score for each in found])
+        assert ids(marked) == [row for row, *_ in found], name
+        assert [each["score"] for each in marked.json()["results"]] == pytest.approx([score for _, score, _ in found])
     plain = client.get("/v1/search/id/5", params={"k": 12, "vectors": True})
     assert ids(plain) != ids(client.get("/v1/search/id/5", params={"k": 12, "good": good, "bad": bad}))
     marks = {"k": 12, "good": good, "bad": bad}
