@@ -9,24 +9,8 @@ import numpy as np
 from helpers.features.region_vectors import Crop, crop
 from helpers.features.regions import check_box
 from helpers.images.reading import MAX_PIXELS, read_image, reduction, upright_size
-from helpers.service.content import ImageInfo, inspect
+from helpers.service.content import ImageInfo, UploadedImage
 from helpers.service.errors import ApiError, readable
-from helpers.service.uploads import decode
-
-
-@dataclass(frozen=True)
-class UploadedImage:
-    """A file that a client sent."""
-
-    content: bytes
-
-    def inspect(self, max_pixels: int) -> ImageInfo:
-        """Format and size, before the image is decoded. Raises ApiError: the file cannot be used."""
-        return inspect(self.content, max_pixels)
-
-    def decode(self, info: ImageInfo) -> np.ndarray:
-        """uint8 (height, width, 3), upright. info : from `inspect`. Raises ApiError: the pixels are damaged."""
-        return decode(self.content, info)
 
 
 @dataclass(frozen=True)

@@ -163,9 +163,10 @@ class SearchService:
         self, request: Request, content: bytes, name: str | None, class_name: str | None
     ) -> tuple[ImageOut, bool]:
         """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
-        vectors, info = await while_connected(request, self._extraction.vectors(UploadedImage(content)))
+        upload = UploadedImage(content)
+        vectors, info = await while_connected(request, self._extraction.vectors(upload))
         # The service stores and sends only files that it encoded itself.
-        encoded, suffix = await self.images(uploads.reencode, content, info)
+        encoded, suffix = await self.images(uploads.reencode, upload, info)
         added = await self.changes(
             self.gallery_search.add, bytes_hash(content), encoded, suffix, vectors[0], uploads.clean_name(name),
             class_name,

@@ -1,16 +1,13 @@
-"""Uploaded images: decoding, re-encoding and storage."""
+"""The storage of uploaded images."""
 
 import io
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from helpers.files import flush_folder, write_atomically
-from helpers.images.reading import UnreadableImage, read_image
-from helpers.service.content import ImageInfo
-from helpers.service.errors import ApiError
+from helpers.service.content import ImageInfo, UploadedImage
 
 #: The folder of an engine that contains the images that were added over HTTP.
 FOLDER = "images"
@@ -19,27 +16,13 @@ FOLDER = "images"
 MAX_NAME = 200
 
 
-def decode(content: bytes, info: ImageInfo) -> np.ndarray:
-    """uint8 (height, width, 3) of a file that `inspect` accepted.
-
-    Raises
-    ------
-    ApiError : 400, the pixels are damaged.
-    """
-    try:
-        return read_image(content, max_pixels=info.pixels, formats=[info.format])
-    except UnreadableImage as error:
-        message = f"The {info.format} file is damaged or incomplete and cannot be decoded."
-        raise ApiError(400, message, code="image_damaged") from error
-
-
-def reencode(content: bytes, info: ImageInfo) -> tuple[bytes, str]:
+def reencode(upload: UploadedImage, info: ImageInfo) -> tuple[bytes, str]:
     """A new file that contains only the decoded, upright pixels, and its suffix.
 
     A JPEG becomes a JPEG of quality 95 without chroma subsampling, whose pixels differ by less than one gray level on
-    average. Every other format becomes a PNG with exactly the same pixels. Raises ApiError: see `decode`.
+    average. Every other format becomes a PNG with exactly the same pixels. Raises ApiError: see `UploadedImage`.
     """
-    image, written = Image.fromarray(decode(content, info)), io.BytesIO()
+    image, written = Image.fromarray(upload.decode(info)), io.BytesIO()
     if info.format == "JPEG":
         image.save(written, "JPEG", quality=95, subsampling=0)
         return written.getvalue(), ".jpg"

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from helpers import paths
-from helpers.service.content import inspect
+from helpers.service.content import UploadedImage
 from helpers.service.errors import ApiError
-from helpers.service.uploads import decode
 
 #: Sizes of the sensors of phones.
 SIZES = {108: (12000, 9000), 200: (16320, 12240)}
@@ -66,17 +65,17 @@ def test_the_service_refuses_a_progressive_jpeg_above_its_limit():
         written = io.BytesIO()
         Image.new("RGB", (80, 60)).save(written, "JPEG", progressive=progressive)
         with pytest.raises(ApiError, match=f"80 × 60 pixels. The limit is {limit} pixels for {kind}"):
-            inspect(written.getvalue(), 1000)
-        assert inspect(written.getvalue(), 4800).scale == 1
-    assert inspect(written.getvalue(), 1200).pixels == 1200
+            UploadedImage(written.getvalue()).inspect(1000)
+        assert UploadedImage(written.getvalue()).inspect(4800).scale == 1
+    assert UploadedImage(written.getvalue()).inspect(1200).pixels == 1200
 
 
 def test_the_service_reads_or_names_the_limit(large):
     path, width, height = large
     content = path.read_bytes()
-    info = inspect(content, LIMIT)
+    info = UploadedImage(content).inspect(LIMIT)
     assert (info.width, info.height, info.scale, info.pixels) == (width, height, 2, width * height // 4)
-    pixels = decode(content, info)
+    pixels = UploadedImage(content).decode(info)
     assert pixels.shape == (height // 2, width // 2, 3) and pixels[9, 9, 0] == 255
     with pytest.raises(ApiError, match=f"{width} × {height} pixels. The limit is 80,000,000 pixels for JPEG"):
-        inspect(content, 20_000_000)
+        UploadedImage(content).inspect(20_000_000)

@@ -14,8 +14,7 @@ from helpers.files import content_hash
 from helpers.images import depths, samples, thumbnails
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image
-from helpers.service.content import inspect
-from helpers.service.uploads import decode
+from helpers.service.content import UploadedImage
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 
@@ -190,7 +189,8 @@ def test_orientation_and_thumbnail_of_a_deep_image(tmp_path):
     "content", [png([[0, 2048, 4095]]), tiff(np.array([[4095, 2047, 0]], np.uint16), photometric=0)]
 )
 def test_the_service_reads_deep_images_alike(content):
-    assert decode(content, inspect(content, 100))[0, :, 0].tolist() == [0, 128, 255]
+    upload = UploadedImage(content)
+    assert upload.decode(upload.inspect(100))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_a_large_image_is_converted_in_parts():
