@@ -58,9 +58,10 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class UploadedImage:
-    """A file that a client sent."""
+    """A file that a client sent. name : None if the client gave none."""
 
     content: bytes
+    name: str | None = None
 
     def inspect(self, max_pixels: int) -> ImageInfo:
         """Read the header of the image.

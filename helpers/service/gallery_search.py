@@ -11,6 +11,7 @@ import numpy as np
 from helpers.features.file_hashes import identities
 from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
+from helpers.files import bytes_hash
 from helpers.images.file_details import file_details
 from helpers.images.imageset import NO_CLASS, ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
@@ -26,6 +27,7 @@ from helpers.search.region_search import RegionMatch, search_regions
 from helpers.search.rerank import RERANKERS, SearchSpace, names_for, rerank, rocchio
 from helpers.search.word_index import WordIndex
 from helpers.service import uploads
+from helpers.service.content import UploadedImage
 from helpers.service.errors import ApiError, no_image, readable
 from helpers.service.image_schemas import DetailsOut
 from helpers.service.listing import Listing, Sort
@@ -247,7 +249,7 @@ class GallerySearch:
         return real
 
     def add(
-        self, identity: bytes, content: bytes, suffix: str, vector: np.ndarray, name: str | None, class_name: str | None
+        self, upload: UploadedImage, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None
     ) -> tuple[ImageOut, bool]:
         """Add an image, unless it was added before: the image, and whether it is new.
 
@@ -255,15 +257,14 @@ class GallerySearch:
 
         Parameters
         ----------
-        identity : `helpers.files.bytes_hash` of the file that the client sent.
         content, suffix : from `uploads.reencode`.
         vector : float32 (dim,), of the image as it was sent.
-        name : from `uploads.clean_name`.
 
         Raises
         ------
         OSError : the image cannot be written; nothing was added.
         """
+        identity, name = bytes_hash(upload.content), uploads.clean_name(upload.name)
         path = uploads.path_of(self._live.folder.absolute(), identity, suffix)
         added = self._live.add_extracted(
             [path], vector[None], [class_name], [identity], [name], write=lambda: uploads.store(path, content)

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
+from helpers.service.content import UploadedImage
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.exports import MAX_IMAGES, safe_names, zipped
 from helpers.service.image_schemas import ClassChange, DetailsOut, DuplicatesOut, ExplanationOut, SizesOut
-from helpers.service.query_image import QueryImage, UploadedImage
+from helpers.service.query_image import QueryImage
 from helpers.service.routes import (
     BODY_ERRORS,
     CHANGE_ERRORS,
@@ -23,10 +24,10 @@ from helpers.service.routes import (
 )
 from helpers.service.schemas import Id, ImageOut
 from helpers.service.search_service import SearchService
-from helpers.service.sent_files import OPTIONAL_FILE, SentFile, file_response, optional_file
+from helpers.service.sent_files import OPTIONAL_FILE, file_response, optional_file
 from helpers.service.settings import MAX_K
 
-_Upload = Annotated[SentFile | None, Depends(optional_file)]
+_Upload = Annotated[UploadedImage | None, Depends(optional_file)]
 _QueryId = Annotated[Id | None, Query(description="Id of the query, if it is an image of the gallery.")]
 _Ids = Annotated[
     list[Id], Query(min_length=1, max_length=MAX_IMAGES, description="Ids of the images.", examples=[[3, 8]])
@@ -80,7 +81,7 @@ def single_images(service: SearchService) -> APIRouter:
         """Explain why an image is similar to a query, which is an upload or an image of the gallery."""
         query: QueryImage
         if image is not None and query_id is None:
-            query = UploadedImage(image.content)
+            query = image
         elif image is None and query_id is not None:
             query = await service.gallery_image(query_id)
         else:

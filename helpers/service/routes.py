@@ -14,10 +14,11 @@ from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.paths import package_version
 from helpers.service import access
+from helpers.service.content import UploadedImage
 from helpers.service.disconnects import while_connected
 from helpers.service.errors import ApiError, error_responses
 from helpers.service.metrics import CONTENT_TYPE
-from helpers.service.query_image import ImagePart, UploadedImage
+from helpers.service.query_image import ImagePart
 from helpers.service.schemas import (
     BAD_MARKS,
     GOOD_MARKS,
@@ -53,7 +54,7 @@ from helpers.service.schemas import (
     box_numbers,
 )
 from helpers.service.search_service import SearchService, timed
-from helpers.service.sent_files import REQUIRED_FILE, SentFile, file_response, named_file, required_file, several_files
+from helpers.service.sent_files import REQUIRED_FILE, file_response, named_file, required_file, several_files
 from helpers.service.settings import MAX_K, THUMBNAIL_SIDES, Settings
 
 #: Longest side in pixels of a full-size image.
@@ -84,9 +85,9 @@ _BOX = "A part of the image: x,y,width,height in pixels of the upright image. Wi
 _BOXES = Query(max_length=MAX_PARTS - 1, description=_BOX, examples=[["40,60,120,90", "200,80,64,150"]])
 
 ImageId = Annotated[Id, Path(description="Id of an image of the gallery.")]
-_Upload = Annotated[SentFile, Depends(required_file)]
-_NamedUpload = Annotated[SentFile, Depends(named_file)]
-_Uploads = Annotated[list[SentFile], Depends(several_files)]
+_Upload = Annotated[UploadedImage, Depends(required_file)]
+_NamedUpload = Annotated[UploadedImage, Depends(named_file)]
+_Uploads = Annotated[list[UploadedImage], Depends(several_files)]
 
 
 async def _options(
@@ -146,7 +147,7 @@ def searches(service: SearchService) -> APIRouter:
         several parts are matched with different regions. Otherwise whole images are compared; for several parts, the
         score is the mean. Re-ranking compares whole images.
         """
-        return await while_connected(request, service.search(UploadedImage(image.content), parts, options))
+        return await while_connected(request, service.search(image, parts, options))
 
     @router.post("/batch", responses=error_responses(*_ID, *_FILE, *_JSON, "class_not_found"))
     async def search_by_batch(request: Request, batch: BatchQuery) -> BatchOut:
@@ -163,8 +164,7 @@ def searches(service: SearchService) -> APIRouter:
 
         An image that cannot be used has an error in its place, as in `/v1/search/batch`.
         """
-        found = service.search_uploads([each.content for each in image], options)
-        return await while_connected(request, timed(found))
+        return await while_connected(request, timed(service.search_uploads(image, options)))
 
     @router.post("/vector", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
@@ -198,7 +198,7 @@ def regions(service: SearchService) -> APIRouter:
     @router.post("/regions", responses=upload_errors, openapi_extra=REQUIRED_FILE)
     async def find_regions(request: Request, image: _Upload, source: _Source = "detector") -> RegionsOut:
         """Find the objects in an uploaded image."""
-        return await while_connected(request, service.regions(UploadedImage(image.content), source))
+        return await while_connected(request, service.regions(image, source))
 
     @router.get("/images/{id}/regions", responses=error_responses(*_ID, *_FILE, "not_applicable", "extraction_timeout"))
     async def get_regions(request: Request, id: ImageId, source: _Source = "detector") -> RegionsOut:
@@ -263,7 +263,7 @@ def images(service: SearchService) -> APIRouter:
 
         The same file is added once: a second request returns 200 and the image that is there, with its class.
         """
-        added, new = await service.add(request, image.content, image.name, class_name)
+        added, new = await service.add(request, image, class_name)
         if not new:
             response.status_code = 200
         return added
@@ -307,19 +307,17 @@ async def _jpeg(
 ) -> Response:
     """The JPEG that ``make`` returns for an image's file, or 304 if the browser has it."""
 
-    def tagged() -> tuple[FilePath, str]:
+    def response() -> Response:
         path = service.gallery_search.path(id)
-        return path, thumbnails.tag(path, longest)
+        headers = {"ETag": f'"{thumbnails.tag(path, longest)}"', "Cache-Control": f"private, max-age={_MAX_AGE}"}
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(make(path, longest), media_type="image/jpeg", headers=headers)
 
     try:
-        path, tag = await service.images(tagged)
-        headers = {"ETag": f'"{tag}"', "Cache-Control": f"private, max-age={_MAX_AGE}"}
-        if f'"{tag}"' in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        content = await service.images(make, path, longest)
+        return await service.images(response)
     except UnreadableImage as error:
         raise ApiError(404, "The file of the image is missing or cannot be read.", code="file_not_found") from error
-    return Response(content, media_type="image/jpeg", headers=headers)
 
 
 def about(service: SearchService) -> APIRouter:

@@ -13,7 +13,6 @@ from fastapi import Request
 from helpers.features.regions import RegionSource, pretrained_detector, region_source
 from helpers.features.text_encoder import embeds_text
 from helpers.features.word_files import WordFileError
-from helpers.files import bytes_hash
 from helpers.images import thumbnails
 from helpers.images.reading import UnreadableImage
 from helpers.networks import detector_weights
@@ -23,6 +22,7 @@ from helpers.search.region_index import NoRegions, RegionIndex, open_source, sto
 from helpers.search.rerank import RERANKERS
 from helpers.search.word_index import NoClassScores, WordIndex, stored_classifier
 from helpers.service import uploads
+from helpers.service.content import UploadedImage
 from helpers.service.disconnects import while_connected
 from helpers.service.duplicate_search import DuplicateSearch
 from helpers.service.errors import ApiError
@@ -30,7 +30,7 @@ from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch
 from helpers.service.image_schemas import ExplanationOut
 from helpers.service.metrics import Metrics
-from helpers.service.query_image import GalleryImage, ImagePart, QueryImage, UploadedImage
+from helpers.service.query_image import GalleryImage, ImagePart, QueryImage
 from helpers.service.request_extraction import RequestExtraction
 from helpers.service.schemas import BatchOut, ImageOut, OneQuery, RegionsOut, SearchOptions, SearchOut, from_text
 from helpers.service.settings import THUMBNAIL_SIDES, Settings
@@ -139,9 +139,9 @@ class SearchService:
         # One after the other, so that a batch occupies one thread, and other searches come in between.
         return BatchOut.of([await _outcome(timed(search(query))) for query in queries])
 
-    async def search_uploads(self, images: Sequence[bytes], options: SearchOptions) -> BatchOut:
+    async def search_uploads(self, images: Sequence[UploadedImage], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""
-        searches = (_outcome(self.search(UploadedImage(each), (), options)) for each in images)
+        searches = (_outcome(self.search(each, (), options)) for each in images)
         return BatchOut.of(await asyncio.gather(*searches))
 
     def _open_source(self, name: str) -> RegionSource:
@@ -159,18 +159,12 @@ class SearchService:
         """An image of the gallery as a query. Raises ApiError: 404, it does not exist, or its file is missing."""
         return GalleryImage(id, await self.searches(self.gallery_search.path, id))
 
-    async def add(
-        self, request: Request, content: bytes, name: str | None, class_name: str | None
-    ) -> tuple[ImageOut, bool]:
+    async def add(self, request: Request, upload: UploadedImage, class_name: str | None) -> tuple[ImageOut, bool]:
         """`GallerySearch.add`. A disconnect cancels this only until the features are extracted."""
-        upload = UploadedImage(content)
         vectors, info = await while_connected(request, self._extraction.vectors(upload))
         # The service stores and sends only files that it encoded itself.
         encoded, suffix = await self.images(uploads.reencode, upload, info)
-        added = await self.changes(
-            self.gallery_search.add, bytes_hash(content), encoded, suffix, vectors[0], uploads.clean_name(name),
-            class_name,
-        )  # fmt: skip
+        added = await self.changes(self.gallery_search.add, upload, encoded, suffix, vectors[0], class_name)
         # So that words and parts find it. This is not part of the addition, and may take a while the first time.
         self._completing.submit(self._complete)
         return added

@@ -1,11 +1,11 @@
 """Image files in the bodies of requests: a file of a form, or the body itself."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, File, Query, Request, UploadFile
 from starlette.datastructures import Headers
 
+from helpers.service.content import UploadedImage
 from helpers.service.errors import ApiError, ErrorDetail
 
 #: Types of a body that is an image file itself. The bytes tell the format of the image, not this type.
@@ -25,14 +25,6 @@ def file_response(media_type: str, description: str) -> dict[int | str, dict]:
     return {200: {"content": {media_type: _BINARY}, "description": description}}
 
 
-@dataclass(frozen=True)
-class SentFile:
-    """A file that a client sent. name : None if the client gave none."""
-
-    content: bytes
-    name: str | None = None
-
-
 def content_type(headers: Headers) -> str:
     """The type of a body without its parameters, in lower case, such as ``image/jpeg``; "" without one."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -45,16 +37,16 @@ def is_file(kind: str) -> bool:
 
 async def optional_file(
     request: Request, image: Annotated[UploadFile | None, File(description=_FORMATS)] = None
-) -> SentFile | None:
+) -> UploadedImage | None:
     """The file of a request, in a form or as its body; None if there is no file."""
     if image is not None:
-        return SentFile(await image.read(), image.filename)
+        return UploadedImage(await image.read(), image.filename)
     if is_file(content_type(request.headers)):
-        return SentFile(await request.body())
+        return UploadedImage(await request.body())
     return None
 
 
-async def required_file(file: Annotated[SentFile | None, Depends(optional_file)]) -> SentFile:
+async def required_file(file: Annotated[UploadedImage | None, Depends(optional_file)]) -> UploadedImage:
     """The file of a request. Raises ApiError: 422, there is none."""
     if file is None:
         missing = ErrorDetail(location=["body", "image"], message="Field required", type="missing")
@@ -66,7 +58,7 @@ async def required_file(file: Annotated[SentFile | None, Depends(optional_file)]
 
 
 async def named_file(
-    file: Annotated[SentFile, Depends(required_file)],
+    file: Annotated[UploadedImage, Depends(required_file)],
     name: Annotated[
         str | None,
         Query(
@@ -76,13 +68,13 @@ async def named_file(
             examples=["dunes.jpg"],
         ),
     ] = None,
-) -> SentFile:
+) -> UploadedImage:
     """The file of a request, with the name that the form or the parameter gives."""
-    return SentFile(file.content, file.name or name)
+    return UploadedImage(file.content, file.name or name)
 
 
 async def several_files(
     image: Annotated[list[UploadFile], File(min_length=1, max_length=32, description=f"Up to 32 files: {_FORMATS}")],
-) -> list[SentFile]:
+) -> list[UploadedImage]:
     """The files of a form."""
-    return [SentFile(await each.read(), each.filename) for each in image]
+    return [UploadedImage(await each.read(), each.filename) for each in image]

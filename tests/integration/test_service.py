@@ -27,7 +27,6 @@ from helpers import paths
 from helpers.cli.main import main
 from helpers.features.color_shape import ColorHistogram
 from helpers.features.registry import open_extractor
-from helpers.files import bytes_hash
 from helpers.images import samples, thumbnails
 from helpers.images.folders import from_folder
 from helpers.images.imageset import ImageSet, concatenate
@@ -38,9 +37,9 @@ from helpers.search.persist.live import LiveEngine
 from helpers.search.rerank import NAMES
 from helpers.service import server, uploads
 from helpers.service.application import create_app
+from helpers.service.content import UploadedImage
 from helpers.service.gallery_edits import GalleryEdits
 from helpers.service.gallery_search import GallerySearch
-from helpers.service.query_image import UploadedImage
 from helpers.service.request_extraction import reduced
 from helpers.service.schemas import from_text, to_text
 from helpers.service.security import HEADERS
@@ -508,7 +507,7 @@ def test_the_same_upload_is_one_image_and_keeps_its_name(folder, gallery):
 def test_an_upload_that_is_added_again_while_it_is_removed_keeps_its_file(folder, gallery, monkeypatch):
     """Two services: the second adds the image between the removal from the engine and that of the file."""
     content, vector = encoded(255 - read_image(gallery.paths[0])), np.ones(128, np.float32)
-    image = bytes_hash(content), content, ".png", vector, None, None
+    image = UploadedImage(content), content, ".png", vector, None
     with LiveEngine.open(folder) as one, LiveEngine.open(folder) as other:
         first, second = GallerySearch(one), GallerySearch(other)
         edits, others = GalleryEdits(one), GalleryEdits(other)
