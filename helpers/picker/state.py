@@ -6,6 +6,7 @@ run them, and the other actions do not wait for them.
 """
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ UNDOABLE = {
     "add": "adding an image", "remove_part": "removing a part", "set_weight": "changing a weight",
     "mark": "a mark", "search_again": "the search with marks", "forget_marks": "forgetting marks",
 }  # fmt: skip
+#: Actions → names of their arguments, which the page gives. `_action` adds those that it makes.
+ACTIONS: dict[str, tuple[str, ...]] = {"paste": ("content",)}
 #: Actions that take a while.
 SLOW = {"find_objects", "search", "set_text", "why"}
 #: Scores that differ less are the same, up to the rounding of a network.
@@ -139,6 +142,7 @@ def _action(method: Callable[Concatenate["Picker", P], None]) -> Callable[Concat
     It holds the lock. A slow action runs without it, but alone.
     """
     is_slow = method.__name__ in SLOW
+    ACTIONS[method.__name__] = tuple(inspect.signature(method).parameters)[1:]
 
     @wraps(method)
     def act(self: "Picker", *args: P.args, **kwargs: P.kwargs) -> "Picker":

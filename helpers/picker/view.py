@@ -7,7 +7,6 @@ keeps a static image of the state, for readers without a kernel.
 
 import base64
 import contextlib
-import inspect
 import io
 import json
 import logging
@@ -30,7 +29,7 @@ from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.picker import export
 from helpers.picker.parts import MAX_WEIGHT
-from helpers.picker.state import SLOW, Column, Picker
+from helpers.picker.state import ACTIONS, SLOW, Column, Picker
 from helpers.text import clean_values, printable_lines
 from helpers.visualization import web_modules
 from helpers.visualization.heatmaps import overlay
@@ -48,17 +47,6 @@ _THUMBNAIL, _LARGE, _ENLARGED = 256, 480, 1280
 _SCREEN_DPI, _PRINT_DPI = 80, 150
 #: Limits: images per message, waiting jobs per thread, and views of one widget whose actions are counted.
 _MAX_IMAGES, _MAX_JOBS, _MAX_VIEWS = 600, 200, 20
-
-#: Actions of the page → names of their arguments. The picker checks the values.
-ACTIONS = {
-    name: tuple(inspect.signature(getattr(Picker, name)).parameters)[1:]
-    for name in (
-        "add", "back", "choose", "choose_boxes", "choose_path", "close_why", "compare", "compare_off", "crop", "filter",
-        "find_objects", "follow", "forget_marks", "forward", "mark", "next_page", "paste", "previous_page", "random",
-        "remove_part", "search", "search_again", "set_class", "set_k", "set_text", "set_weight", "uncrop", "undo",
-        "upload", "use", "why",
-    )
-}  # fmt: skip
 
 _WIDGETS: "WeakKeyDictionary[Picker, PickerView]" = WeakKeyDictionary()
 
