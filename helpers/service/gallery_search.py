@@ -29,7 +29,7 @@ from helpers.search.word_index import WordIndex
 from helpers.service import uploads
 from helpers.service.content import UploadedImage
 from helpers.service.errors import ApiError, no_image, readable
-from helpers.service.image_schemas import DetailsOut
+from helpers.service.image_schemas import DetailsOut, SizesOut
 from helpers.service.listing import Listing, Sort
 from helpers.service.schemas import (
     ClassOut,
@@ -213,9 +213,9 @@ class GallerySearch:
             details = file_details(path)
         return DetailsOut(**vars(image), **vars(details), original=f"{self._root_path}/v1/images/{id}/original")
 
-    def sizes(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        """Id → width and height in pixels, of the images whose files can be read."""
-        return {id: [*size] for id in ids if (size := self._size_of(id)) is not None}
+    def sizes(self, ids: Sequence[int]) -> SizesOut:
+        """The sizes of the images whose files can be read."""
+        return SizesOut(sizes={id: [*size] for id in ids if (size := self._size_of(id)) is not None})
 
     def _size_of(self, id: int) -> tuple[int, int] | None:
         try:

@@ -114,8 +114,7 @@ def whole_gallery(service: SearchService) -> APIRouter:
     @router.get("/images/sizes", responses=error_responses("invalid_request"))
     async def get_sizes(id: _SomeIds) -> SizesOut:
         """Return the sizes of some images, so that a page can lay them out before it has them."""
-        sizes = await service.images(service.gallery_search.sizes, id)
-        return SizesOut(sizes=sizes)
+        return await service.images(service.gallery_search.sizes, id)
 
     @router.get(
         "/duplicates",

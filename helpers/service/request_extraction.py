@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +59,7 @@ class RequestExtraction:
         open_source: Callable[[str], RegionSource] = region_source,
     ):  # fmt: skip
         self._extractor, self._settings = extractor, settings
-        self._open_source, self._sources = open_source, dict[str, RegionSource]()
+        self._open_source = functools.cache(open_source)
         self._admitted = CallLimit(settings.queue)
         self._explaining = CallLimit(_MOST_EXPLAINED)
         self._batches = Batcher(
@@ -215,14 +216,12 @@ class RequestExtraction:
             raise ApiError(503, "The feature extractor of the service does not work. Its log describes the error.")
 
     def _source(self, name: str) -> RegionSource:
-        if name not in self._sources:
-            try:
-                self._sources[name] = self._open_source(name)
-            except (ImportError, WeightsUnavailable, DetectorFileError, NoRegions) as error:
-                log.warning("Objects cannot be found: %s", error)
-                detail = "Objects cannot be found, because the detector is not available. The service's log tells why."
-                raise ApiError(422, detail, code="not_applicable") from error
-        return self._sources[name]
+        try:
+            return self._open_source(name)
+        except (ImportError, WeightsUnavailable, DetectorFileError, NoRegions) as error:
+            log.warning("Objects cannot be found: %s", error)
+            detail = "Objects cannot be found, because the detector is not available. The service's log tells why."
+            raise ApiError(422, detail, code="not_applicable") from error
 
     def _release(self, loop: asyncio.AbstractEventLoop, pixels: int) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed
