@@ -54,7 +54,7 @@ class GallerySearch:
     regions : None if the engine has no regions; then whole images are searched.
     root_path : the start of the URLs in responses.
 
-    The time of a `SearchOut` is 0, because a search may have begun with an extraction; `SearchService` sets it.
+    The time of a `SearchOut` is 0, because a search may have begun with an extraction; `timed` sets it.
     """
 
     def __init__(
@@ -327,13 +327,15 @@ class GallerySearch:
             )
             for row in range(options.offset, min(options.offset + options.k, found))
         ]  # fmt: skip
+        named = "" if options.class_name is None else f" of class {options.class_name}"
+        of_class = " without a class" if options.no_class else named
         more, note = False, ""
         if found < len(ids):
-            note = f"No other image{_of_class(options)} has a score of {threshold:g} or more."
+            note = f"No other image{of_class} has a score of {threshold:g} or more."
         elif len(results) == options.k:
             more = depth < min(candidates, MAX_DEPTH)
         else:
-            note = _note(found, candidates, _of_class(options), engine.index.spec)
+            note = _note(found, candidates, of_class, engine.index.spec)
         return SearchOut(
             results=results, offset=options.offset, k=options.k, more=more, note=note, regions=None, vector=None,
             milliseconds=0,
@@ -410,12 +412,6 @@ def _search_images(
 def _size(path: Path, modified: int) -> tuple[int, int]:
     """Width and height of an upright image. modified : of the file, in nanoseconds."""
     return upright_size(path)
-
-
-def _of_class(options: SearchOptions) -> str:
-    if options.no_class:
-        return " without a class"
-    return "" if options.class_name is None else f" of class {options.class_name}"
 
 
 def images_of(table: GalleryTable, ids: np.ndarray) -> ImageSet:

@@ -147,7 +147,7 @@ def searches(service: SearchService) -> APIRouter:
         several parts are matched with different regions. Otherwise whole images are compared; for several parts, the
         score is the mean. Re-ranking compares whole images.
         """
-        return await while_connected(request, service.search(image, parts, options))
+        return await while_connected(request, timed(service.search(image, parts, options)))
 
     @router.post("/batch", responses=error_responses(*_ID, *_FILE, *_JSON, "class_not_found"))
     async def search_by_batch(request: Request, batch: BatchQuery) -> BatchOut:
@@ -176,7 +176,8 @@ def searches(service: SearchService) -> APIRouter:
         """Search by an image of the gallery, or by parts of it. The image itself is not among the results."""
         if not parts:
             return await timed(service.searches(gallery_search.search_id, id, options))
-        return await while_connected(request, service.search(await service.gallery_image(id), parts, options, id))
+        image = await service.gallery_image(id)
+        return await while_connected(request, timed(service.search(image, parts, options, id)))
 
     @router.post("/combined", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_parts(query: CombinedQuery) -> SearchOut:

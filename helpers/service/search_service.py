@@ -118,15 +118,11 @@ class SearchService:
 
         own_id : of an image of the gallery, which is left out.
         """
-
-        async def search() -> SearchOut:
-            vectors, _ = await self._extraction.vectors(image, parts)
-            pixels = None
-            if RERANKERS[options.rerank].needs_image:
-                pixels = await self._extraction.geometry_image(image, parts)
-            return await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
-
-        return await timed(search())
+        vectors, _ = await self._extraction.vectors(image, parts)
+        pixels = None
+        if RERANKERS[options.rerank].needs_image:
+            pixels = await self._extraction.geometry_image(image, parts)
+        return await self.searches(self.gallery_search.search, vectors, options, pixels, own_id)
 
     async def search_batch(self, queries: Sequence[OneQuery], options: SearchOptions) -> BatchOut:
         """Search by each of several images of the gallery or vectors."""
@@ -141,7 +137,7 @@ class SearchService:
 
     async def search_uploads(self, images: Sequence[UploadedImage], options: SearchOptions) -> BatchOut:
         """Search by each of several uploaded images."""
-        searches = (_outcome(self.search(each, (), options)) for each in images)
+        searches = (_outcome(timed(self.search(each, (), options))) for each in images)
         return BatchOut.of(await asyncio.gather(*searches))
 
     def _open_source(self, name: str) -> RegionSource:
