@@ -294,15 +294,10 @@ def center_part(image: Image.Image, longest: float) -> Image.Image:
 
 
 def batches(
-    sources: ImageSet | Sequence[str | Path | bytes],
-    size: int | tuple[int, int],
-    rule: str = "squash",
-    batch_size: int = 32,
-    strict: bool = False,
-    workers: int = 2,
-    failures: list[UnreadableImage] | None = None,
+    sources: ImageSet | Sequence[str | Path | bytes], size: int | tuple[int, int], rule: str = "squash",
+    batch_size: int = 32, strict: bool = False, workers: int = 2, failures: list[UnreadableImage] | None = None,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Stream images in batches of one size. The next batch is decoded while the current one is used.
 
     Parameters

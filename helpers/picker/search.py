@@ -165,15 +165,9 @@ class Searcher:
                     self._space.embed_text(part.text or "")
 
     def search(
-        self,
-        method: Method,
-        images: Sequence[QueryImage],
-        texts: Sequence[QueryPart],
-        k: int,
-        good: Sequence[int] = (),
-        bad: Sequence[int] = (),
-        label: int | None = None,
-    ) -> tuple[list[tuple[int, float, Boxes]], str]:
+        self, method: Method, images: Sequence[QueryImage], texts: Sequence[QueryPart], k: int,
+        good: Sequence[int] = (), bad: Sequence[int] = (), label: int | None = None,
+    ) -> tuple[list[tuple[int, float, Boxes]], str]:  # fmt: skip
         """The ``k`` best results of a query, and a note on missing or meaningless results.
 
         A result is a row of the set, its score, and what matches. The best one is the first.
