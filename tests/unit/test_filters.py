@@ -302,6 +302,42 @@ def test_keep_closes_gaps_and_pads():
     assert keep(ids, scores, kept, 5)[0].tolist() == [[2, 7, PAD, PAD, PAD]]
 
 
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 14), st.integers(0, 99))
+def test_keep_of_one_row_and_of_many(count, width, k, seed):
+    rng = np.random.default_rng(seed)
+    ids, scores = rng.permutation(count * width).reshape(count, width), rng.random((count, width))
+    kept = rng.random((count, width)) < 0.7
+    together = keep(ids, scores, kept, k)
+    for row in range(count):
+        expected = ids[row][kept[row]].tolist()[:k]
+        assert together[0][row].tolist() == expected + [PAD] * (k - len(expected))
+        own = keep(ids[row : row + 1], scores[row : row + 1], kept[row : row + 1], k)
+        assert all(np.array_equal(one[0], each[row]) for one, each in zip(own, together, strict=True))
+
+
+@pytest.mark.parametrize("spec", ["exact:cosine", "faiss:opq", "annoy:cosine"])
+def test_an_empty_exclusion_is_no_filter(spec):
+    plain = filled(spec).search(QUERY_VECTORS, K)
+    for nothing in ([], IdSet([])):
+        found = filled(spec).search(QUERY_VECTORS, K, excluded=nothing)
+        assert np.array_equal(found.ids, plain.ids) and np.array_equal(found.scores, plain.scores)
+    assert (filled(spec).search(QUERY_VECTORS, K, allowed=[]).ids == PAD).all()
+
+
+def test_annoy_finds_as_many_with_a_filter():
+    """With few trees, Annoy misses results. A tenth fewer vectors must not change the share."""
+    pytest.importorskip("annoy", reason="NOT TESTED: Annoy is not installed")
+    vectors = np.random.default_rng(0).normal(size=(5000, 32)).astype(np.float32)
+    queries = np.random.default_rng(1).normal(size=(200, 32)).astype(np.float32)
+    index, exact = open_index("annoy:cosine?trees=10").add(vectors), open_index("exact:cosine").add(vectors)
+    tenth = np.arange(0, 5000, 10)
+    plain, filtered = (
+        recall(index.search(queries, K, excluded=ids).ids, exact.search(queries, K, excluded=ids).ids)
+        for ids in ([], tenth)
+    )
+    assert plain < 0.9 and abs(filtered - plain) < 0.05
+
+
 @pytest.mark.parametrize("spec", ["exact:cosine", "faiss:ivf", "usearch:cosine"])
 def test_filtered_searches_while_adding(spec):
     index, failed, done = open_index(spec).add(VECTORS[:1200], IDS[:1200]), [], threading.Event()

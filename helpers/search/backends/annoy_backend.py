@@ -123,7 +123,14 @@ class AnnoyIndex(Index):
         return forest
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        forest, nodes = self._built(), self.options.get("search", -1)
+        return self._search_deeper(queries, k, k)
+
+    def _search_deeper(self, queries: np.ndarray, k: int, likely: int) -> tuple[np.ndarray, np.ndarray]:
+        forest = self._built()
+        nodes = self.options.get("search", -1)
+        if nodes == -1:
+            # Annoy's own default, with the number of results that matter.
+            nodes = forest.get_n_trees() * likely
         ids = np.full((len(queries), k), PAD, np.int64)
         distances = np.zeros((len(queries), k))
         for row, query in enumerate(self._prepare_queries(queries).tolist()):

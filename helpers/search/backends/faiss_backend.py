@@ -269,7 +269,7 @@ class FaissIndex(Index):
 
     def _search_selection(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
         # For large selections an over-fetch is faster: a flat index filters vector by vector, not by a product.
-        if self._filters and selection.count < len(self) / 2:
+        if selection.count < len(self) / 2 and self._filters:
             return self._search_filtered(queries, k, selection)
         return super()._search_selection(queries, k, selection)
 

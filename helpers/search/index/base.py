@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_held, check_k, name_ids
 from helpers.search.index.factory import METRIC_NAMES, open_index
-from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate
+from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate, to_exclude
 from helpers.search.index.locks import ReadWriteLock
 from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
@@ -203,7 +203,7 @@ class Index(ABC):
         depth = k = check_k(k)
         dropped, hidden = None, None
         if allowed is not None or excluded is not None:
-            allowed, excluded = IdSet.of(allowed), excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+            allowed, excluded = IdSet.of(allowed), to_exclude(excluded)
             # A few more results cost less than any filter.
             if isinstance(excluded, IdsPerQuery) or (
                 excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
@@ -350,21 +350,36 @@ class Index(ABC):
             ids[short], scores[short] = self._search_filtered(queries[short], k, selection)
         return ids, scores
 
-    def _overfetch(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
-        """Search deeper than ``k``, in increasing steps for queries that lack results, while that is faster."""
-        ids, scores = np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
+    def _overfetch(
+        self, queries: np.ndarray, k: int, selection: Selection, times: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search deeper than ``k``, and four times as deep again for queries that lack results, while that is faster.
+
+        times : the depth as a multiple of the first one.
+        """
         # If a result is selected with probability `part`, so many suffice for about 98 % of the queries (two standard
         # deviations of the negative binomial distribution).
         part = selection.count / len(self)
-        depth = math.ceil((k + 2 * math.sqrt(k * (1 - part))) / part)
-        rows = np.arange(len(queries))
-        while len(rows) and depth <= self.max_k and depth * _EXACT_FACTOR < selection.count:
-            step = max(1, _STEP_RESULTS // depth)
-            for some in (rows[start : start + step] for start in range(0, len(rows), step)):
-                found, near = self._search(queries[some], depth)
-                ids[some], scores[some] = keep(found, near, selection.contains(found), k)
-            rows, depth = rows[ids[rows, -1] == PAD], 4 * depth
+        depth = times * math.ceil((k + 2 * math.sqrt(k * (1 - part))) / part)
+        if depth > self.max_k or depth * _EXACT_FACTOR >= selection.count:
+            return np.full((len(queries), k), PAD, np.int64), np.full((len(queries), k), -np.inf)
+        step = max(1, _STEP_RESULTS // depth)
+        best = []
+        for start in range(0, len(queries), step):
+            found, near = self._search_deeper(queries[start : start + step], depth, math.ceil(times * k / part))
+            best.append(keep(found, near.astype(np.float64), selection.contains(found), k))
+        ids, scores = best[0] if len(best) == 1 else map(np.concatenate, zip(*best, strict=True))
+        short = np.flatnonzero(ids[:, -1] == PAD)
+        if len(short):
+            ids[short], scores[short] = self._overfetch(queries[short], k, selection, 4 * times)
         return ids, scores
+
+    def _search_deeper(self, queries: np.ndarray, k: int, likely: int) -> tuple[np.ndarray, np.ndarray]:
+        """`_search` for a filter that will probably need only the first ``likely`` results.
+
+        A backend overrides it if its library reads more vectors for a larger ``k``.
+        """
+        return self._search(queries, k)
 
     def _search_filtered(self, queries: np.ndarray, k: int, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
         """`_search_selection` if over-fetching is not faster; a backend overrides it with its library's own filter.

@@ -152,14 +152,26 @@ class Selection:
         return (ids != PAD) & permitted(ids, self.allowed, self.excluded)
 
 
+def to_exclude(ids: ArrayLike | IdSet | IdsPerQuery | None) -> IdSet | IdsPerQuery | None:
+    """The ids to exclude as a set; None for an empty one, so that a search does not filter."""
+    excluded = ids if isinstance(ids, IdsPerQuery) else IdSet.of(ids)
+    return None if isinstance(excluded, IdSet) and not len(excluded) else excluded
+
+
 def permitted(ids: np.ndarray, allowed: IdSet | None, excluded: IdSet | None) -> np.ndarray:
     """bool, in the shape of ``ids``: which ids pass the filters."""
-    kept = np.ones(ids.shape, bool) if allowed is None else allowed.contains(ids)
-    return kept if excluded is None else kept & ~excluded.contains(ids)
+    if excluded is None:
+        return np.ones(ids.shape, bool) if allowed is None else allowed.contains(ids)
+    return ~excluded.contains(ids) if allowed is None else allowed.contains(ids) & ~excluded.contains(ids)
 
 
 def keep(ids: np.ndarray, scores: np.ndarray, kept: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``k`` kept results of each row, in their order, padded: (q, m) to (q, k)."""
+    if len(ids) == 1:
+        # For a single query, the general case takes longer than a search in a graph.
+        columns = np.flatnonzero(kept)[:k]
+        if len(columns) == k:
+            return ids[:, columns], scores[:, columns]
     places = np.cumsum(kept, axis=1) - 1
     rows, columns = np.nonzero(kept & (places < k))
     at = rows, places[rows, columns]

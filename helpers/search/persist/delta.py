@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.index.checks import as_ids, check_held, name_ids
-from helpers.search.index.filters import keep, locate, union
+from helpers.search.index.filters import keep, locate, to_exclude, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
 
@@ -141,7 +141,7 @@ class DeltaIndex:
         depth = k = check_k(k)
         if not len(self):
             raise ValueError("the index is empty: add vectors before searching")
-        excluded = excluded if isinstance(excluded, IdsPerQuery) else IdSet.of(excluded)
+        excluded = to_exclude(excluded)
         dropped = None
         if isinstance(excluded, IdsPerQuery) or (excluded is not None and len(excluded) <= _FEW):
             # Dropping a few results is cheaper than joining these ids with all removed ones.
@@ -154,6 +154,8 @@ class DeltaIndex:
             index.search(vectors, depth, allowed=allowed, excluded=hidden)
             for index, allowed, hidden in self._parts(allowed, excluded)
         ]
+        if len(parts) == 1 and dropped is None:
+            return parts[0]
         ids, scores = best_first(
             np.hstack([part.ids for part in parts]), np.hstack([part.scores for part in parts]), depth
         )
