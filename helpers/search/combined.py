@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from helpers.features.text import LONGEST, TextError
 from helpers.features.text_encoder import NoTextEncoder, text_encoder
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
-from helpers.search.index.filters import union
+from helpers.search.index.filters import Filter, union
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.search.rerank import feedback
 from helpers.search.word_index import GalleryWords
@@ -83,7 +82,7 @@ def check_metric(engine: Engine) -> None:
 
 def search_parts(
     engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: GalleryWords | None = None, *,
-    allowed: Any = None, excluded: Any = None,
+    allowed: Filter = None, excluded: Filter = None,
 ) -> Ranking:  # fmt: skip
     """The ``k`` best results of a query of several parts: Ranking (1, k).
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from helpers.features.regions import Regions
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, Index, check_k
-from helpers.search.index.filters import locate, permitted, ranges
+from helpers.search.index.filters import Filter, locate, permitted, ranges
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -145,7 +145,7 @@ class GalleryRegions:
 
 def search_regions(
     engine: Engine, regions: GalleryRegions, parts: np.ndarray | Sequence[np.ndarray], k: int = 10, *,
-    allowed: Any = None, excluded: Any = None,
+    allowed: Filter = None, excluded: Filter = None,
 ) -> RegionRanking:  # fmt: skip
     """The ``k`` best images for a query of one or more parts.
 
@@ -165,16 +165,16 @@ def search_regions(
     if not queries.size:
         raise ValueError("a query needs at least one part")
     check_cosines(engine)
-    allowed, excluded = IdSet.of(allowed), IdSet.of(excluded)
+    among, hidden = IdSet.of(allowed), IdSet.of(excluded)
 
     def kept(ids: np.ndarray) -> np.ndarray:
         """Those of some ids that may be found. Padding and removed images may not."""
-        return ids[engine.index.contains(ids) & permitted(ids, allowed, excluded)]
+        return ids[engine.index.contains(ids) & permitted(ids, among, hidden)]
 
-    count = engine.index.count(allowed=allowed, excluded=excluded)
+    count = engine.index.count(allowed=among, excluded=hidden)
     depth = min(max(1, count), k if len(queries) == 1 else max(k, DEPTH))
-    found = [engine.index.search(queries, depth, allowed=allowed, excluded=excluded).ids.ravel()]
-    filters = regions.filters(allowed, excluded)
+    found = [engine.index.search(queries, depth, allowed=among, excluded=hidden).ids.ravel()]
+    filters = regions.filters(among, hidden)
     found += [_nearest(regions, query[None], depth, filters, kept) for query in queries]
     ids = kept(np.unique(np.concatenate(found)))
     if not len(ids):

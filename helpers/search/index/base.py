@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_held, check_k, name_ids
 from helpers.search.index.factory import METRIC_NAMES, open_index
-from helpers.search.index.filters import IdSet, IdsPerQuery, Selection, keep, locate, to_exclude
+from helpers.search.index.filters import Filter, IdSet, IdsPerQuery, Selection, keep, locate, to_exclude
 from helpers.search.index.locks import ReadWriteLock
 from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
@@ -187,8 +187,8 @@ class Index(ABC):
         vectors: ArrayLike,
         k: int = 10,
         *,
-        allowed: ArrayLike | IdSet | None = None,
-        excluded: ArrayLike | IdSet | IdsPerQuery | None = None,
+        allowed: Filter = None,
+        excluded: Filter | IdsPerQuery = None,
     ) -> Ranking:
         """The ``k`` best results of each query; the Ranking is padded with -1 if there are fewer.
 
@@ -243,7 +243,7 @@ class Index(ABC):
         """bool (m,): which ids are in the index."""
         return locate(self._ids, ids)[1]
 
-    def count(self, *, allowed: ArrayLike | IdSet | None = None, excluded: ArrayLike | IdSet | None = None) -> int:
+    def count(self, *, allowed: Filter = None, excluded: Filter = None) -> int:
         """How many stored ids a search with these filters may find; see `search`."""
         if allowed is None and excluded is None:
             return len(self)

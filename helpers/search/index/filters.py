@@ -61,6 +61,10 @@ class IdSet:
         return np.packbits(bits, bitorder="little")
 
 
+#: The ids of a filter, in any form.
+Filter = ArrayLike | IdSet | None
+
+
 class IdsPerQuery:
     """Ids to exclude that differ between queries: ``ids[starts[j] : starts[j + 1]]`` for query *j*.
 
@@ -152,7 +156,7 @@ class Selection:
         return (ids != PAD) & permitted(ids, self.allowed, self.excluded)
 
 
-def to_exclude(ids: ArrayLike | IdSet | IdsPerQuery | None) -> IdSet | IdsPerQuery | None:
+def to_exclude(ids: Filter | IdsPerQuery) -> IdSet | IdsPerQuery | None:
     """The ids to exclude as a set; None for an empty one, so that a search does not filter."""
     excluded = ids if isinstance(ids, IdsPerQuery) else IdSet.of(ids)
     return None if isinstance(excluded, IdSet) and not len(excluded) else excluded

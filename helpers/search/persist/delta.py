@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.index.checks import as_ids, check_held, name_ids
-from helpers.search.index.filters import keep, locate, to_exclude, union
+from helpers.search.index.filters import Filter, keep, locate, to_exclude, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
 
 #: A search that excludes at most so many ids searches deeper by their number, and drops them.
 _FEW = 16
-
-Filter = ArrayLike | IdSet | None
 
 
 class DeltaIndex:
@@ -135,7 +133,7 @@ class DeltaIndex:
         return base
 
     def search(
-        self, vectors: ArrayLike, k: int = 10, *, allowed: Filter = None, excluded: "Filter | IdsPerQuery" = None
+        self, vectors: ArrayLike, k: int = 10, *, allowed: Filter = None, excluded: Filter | IdsPerQuery = None
     ) -> Ranking:
         """As `Index.search`."""
         depth = k = check_k(k)
