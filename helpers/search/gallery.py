@@ -72,6 +72,11 @@ class GalleryTable:
         paths = tuple(Path(path) for path in self.paths)
         return ImageSet(self.name, paths, self.labels, self.class_names, self.groups, self.root)
 
+    def subset(self, ids: np.ndarray) -> ImageSet:
+        """The images of some ids, in their order. Unlike `images`, this does not read all rows."""
+        paths = tuple(self.path(id) for id in ids.tolist())
+        return ImageSet(self.name, paths, self.labels[ids], self.class_names, root=self.root)
+
     @property
     def paths(self) -> list[str]:
         """The paths of all rows; a copy."""

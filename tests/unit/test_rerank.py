@@ -350,6 +350,14 @@ def test_bad_input_is_named(sample, query):
             reranked(sample, np.ones(100), 5, name, image=image)
 
 
+def test_geometry_does_not_read_the_whole_gallery(sample, query, tmp_path):
+    image, vector = query
+    loaded = Engine.load(sample.save(tmp_path / "engine"))
+    expected = reranked(sample, vector, 5, "geometry", image=image)
+    assert np.array_equal(reranked(loaded, vector, 5, "geometry", image=image).ids, expected.ids)
+    assert "images" not in vars(loaded.table), "an image set of all rows takes time for each of them"
+
+
 def test_what_a_list_shows():
     assert NAMES == ("none", "expansion", "alpha-expansion", "k-reciprocal", "diffusion", "geometry")
     assert names_for("cosine") == NAMES

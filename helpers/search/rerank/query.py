@@ -51,7 +51,7 @@ class SearchSpace:
             engine.index.metric,
             lambda vector, k: engine.query_vector(vector, k, exclude).ranking,
             lambda ids: engine.index.vectors(ids),
-            lambda ids: engine.gallery.subset(ids),
+            engine.table.subset,
         )
 
 
