@@ -73,6 +73,8 @@ def test_an_engine_of_an_earlier_version_has_dates_of_later_additions_only(tmp_p
         connection.execute("drop table added_dates")
     connection.close()
     assert dates_of(folder) == {"1": None, "2": None}
+    Engine.load(folder).save(folder)
+    assert dates_of(folder) == {"1": None, "2": None}, "a save is no addition"
     clock(2000)
     with LiveEngine.open(folder) as live:
         live.add(paint(tmp_path / "b", 3))

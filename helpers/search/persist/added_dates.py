@@ -27,8 +27,6 @@ def note_addition(connection: sqlite3.Connection, first: int) -> None:
 
 def known_dates(connection: sqlite3.Connection) -> dict[Key, int | None]:
     """The dates of an engine's images, to be passed to `replace` after a save has replaced their rows."""
-    if not _starts(connection):
-        return {}
     rows = connection.execute(
         "select id, path, place, content from gallery union all "
         "select id, path, place, content from log where vector is not null"
@@ -41,12 +39,12 @@ def replace(connection: sqlite3.Connection, keys: Iterable[Key], known: dict[Key
     """Store the dates of all images of a new snapshot, in the order of their ids. Unknown images are added now."""
     connection.execute(_SCHEMA)
     connection.execute("delete from added_dates")
-    now, last = int(time.time()), -1
+    now, last = int(time.time()), None
     for id, key in enumerate(keys):
         date = known.get(key, now)
         if date != last:
             connection.execute("insert into added_dates values (?, ?)", (id, date))
-        last = -1 if date is None else date
+        last = date
 
 
 def added_dates(folder: str | Path, ids: np.ndarray) -> list[int | None]:
