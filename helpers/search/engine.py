@@ -149,14 +149,14 @@ class Engine:
         if not len(rows):
             raise ValueError(f"no image of {gallery.name!r} can be read: there is nothing to search")
         table = GalleryTable.of(gallery, contents, display_names, source)
-        index = self.index
+        index = self.index.base if isinstance(self.index, DeltaIndex) else self.index
         if isinstance(index, RemoteIndex):
             # The server has room for one gallery, so the former one is removed first.
             self._table = None
             index.clear().add(vectors, rows, _payload(table, rows))
         else:
             # Not in place: after an error the engine still searches the former gallery.
-            if len(index) or isinstance(index, DeltaIndex):
+            if len(index) or index is not self.index:
                 index = open_index(index.spec)
             index.add(vectors, rows)
         self.index, self._table, self._saved = index, table, None
@@ -383,6 +383,11 @@ class Engine:
         table = self.table
         if exclude is None:
             return np.empty(0, np.int64)
+        if isinstance(exclude, np.ndarray) and exclude.dtype.kind in "iu":
+            wrong = exclude[(exclude < 0) | (exclude >= len(table))]
+            if len(wrong):
+                raise ValueError(f"{wrong[0]} cannot be excluded: it is not an id of {table.name!r}")
+            return np.unique(exclude).astype(np.int64)
         items = [exclude] if isinstance(exclude, int | np.integer | str | Path) else list(exclude)
         ids = []
         for item in items:

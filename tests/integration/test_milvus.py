@@ -28,12 +28,15 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from helpers import paths
 from helpers.images.folders import from_folder
+from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
 from helpers.search.backends.remote import PartlyIndexed, Payload, RetryPolicy, ServerRefused, ServerUnavailable
 from helpers.search.engine import Engine
 from helpers.search.index import IndexFileError, load_index, open_index
+from helpers.search.persist import snapshot
+from helpers.search.persist.live import LiveEngine
 from helpers.search.ranking import PAD
 
 
@@ -431,6 +434,60 @@ def test_an_engine_keeps_its_vectors_there(opened, tmp_path):
         Engine.load(tmp_path / "engine", Flat())
     assert len(loaded.fit(gallery)) == 6
     loaded.index.close()
+
+
+def test_an_interrupted_compaction_is_repeated(opened, tmp_path, monkeypatch):
+    """The server has the changes already, but the engine's folder does not say so."""
+    vectors = random_vectors(30, 12)
+    files = [tmp_path / f"{row}.png" for row in range(30)]
+    gallery = ImageSet("rows", tuple(files[:20]), np.zeros(20, np.int64), ("all",))
+    folder = Engine(Flat(), opened()).fit_extracted(gallery, vectors[:20], [None] * 20).save(tmp_path / "engine")
+    with LiveEngine.open(folder, Flat()) as live:
+        live.add_extracted(files[20:], vectors[20:], ["all"] * 10)
+        live.remove([3, 25])
+        expected = live.engine.query_vector(vectors[25], 28).ranking
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshot, "write_index", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+            with pytest.raises(OSError, match="no space left"):
+                live.compact()
+        live.engine.index.base.close()
+    sent = opened()
+    assert 20 in sent.ids and 3 not in sent.ids, "the server has the changes"
+    sent.close()
+    with LiveEngine.open(folder, Flat()) as live:
+        assert np.array_equal(live.engine.query_vector(vectors[25], 28).ranking.ids, expected.ids)
+        assert live.compact() == 12 and live.changes == 0 and len(live) == 28
+        assert np.array_equal(live.engine.query_vector(vectors[25], 28).ranking.ids, expected.ids)
+        # What no change explains is still an error.
+        live.engine.index.remove([0])
+        live.engine.index.close()
+    with pytest.raises(IndexFileError, match=r"holds 27 vectors now, 28 when it was saved; 1 ids differ \(id 0\)"):
+        Engine.load(folder, Flat())
+
+
+def test_an_excluded_image_does_not_exceed_the_limit_of_results(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(MilvusIndex, "max_k", 20)
+    vectors, files = random_vectors(40, 12), [tmp_path / f"{row}.png" for row in range(40)]
+    gallery = ImageSet("rows", tuple(files[:30]), np.zeros(30, np.int64), ("all",))
+    folder = Engine(Flat(), opened()).fit_extracted(gallery, vectors[:30], [None] * 30).save(tmp_path / "engine")
+    with LiveEngine.open(folder, Flat()) as live:
+        live.add_extracted(files[30:], vectors[30:], ["all"] * 10)
+        found = live.engine.query_vector(vectors[0], 20, [0]).ranking.ids[0]
+        live.engine.index.base.close()
+    assert len(found) == 20 and 0 not in found
+    assert set(found) == set(np.argsort(-vectors @ vectors[0] / np.linalg.norm(vectors, axis=1), kind="stable")[1:21])
+
+
+def test_fitting_again_replaces_a_gallery_with_changes(opened, tmp_path):
+    vectors, files = random_vectors(9, 12), [tmp_path / f"{row}.png" for row in range(9)]
+    gallery = ImageSet("rows", tuple(files[:6]), np.zeros(6, np.int64), ("all",))
+    folder = Engine(Flat(), opened()).fit_extracted(gallery, vectors[:6], [None] * 6).save(tmp_path / "engine")
+    with LiveEngine.open(folder, Flat()) as live:
+        live.add_extracted(files[6:], vectors[6:], ["all"] * 3)
+        engine = live.engine.fit_extracted(gallery.subset(range(2)), vectors[:2], [None] * 2)
+    assert engine.index.ids.tolist() == [0, 1] and engine.index.refresh().ids.tolist() == [0, 1]
+    assert engine.index.payload([1])[0].name == "1.png"
+    engine.index.close()
 
 
 def test_a_spec_that_differs_from_what_was_made_is_refused(opened):

@@ -139,7 +139,7 @@ def test_everything_excluded_leaves_no_result(engine, gallery):
     assert (len(results), results.ranking.ids.shape) == (0, (1, 0))
 
 
-@pytest.mark.parametrize("exclude", [5, [-1], "warm/pink.png", [Path("nowhere.png")]])
+@pytest.mark.parametrize("exclude", [5, [-1], np.array([2, 5]), "warm/pink.png", [Path("nowhere.png")]])
 def test_what_is_not_in_the_gallery_can_not_be_excluded(engine, gallery, exclude):
     with pytest.raises(ValueError, match="cannot be excluded"):
         engine.query(gallery.paths[0], exclude=exclude)

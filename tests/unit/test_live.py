@@ -165,13 +165,13 @@ def test_a_reader_that_loads_during_a_swap_gets_the_new_engine(live, folder, mon
     add(live, [0, 200, 0])
     real, calls = snapshot.open_base, []
 
-    def late(folder, manifest, mmap):
+    def late(folder, manifest, *options):
         calls.append(manifest.index_file)
         if len(calls) == 1:
             monkeypatch.setattr(snapshot, "open_base", real)
             compact(folder)
             monkeypatch.setattr(snapshot, "open_base", late)
-        return real(folder, manifest, mmap)
+        return real(folder, manifest, *options)
 
     monkeypatch.setattr(snapshot, "open_base", late)
     loaded = Engine.load(folder, MeanColor())

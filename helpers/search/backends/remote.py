@@ -540,8 +540,11 @@ class RemoteIndex(Index):
         return {}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        if not np.array_equal(self._ids, self._listed):
-            differ = np.setxor1d(self._ids, self._listed)
+        pass
+
+    def _check_stored(self, changing: np.ndarray) -> None:
+        differ = np.setdiff1d(np.setxor1d(self._ids, self._listed), changing)
+        if len(differ):
             raise ValueError(
                 f"{self.address} holds {len(self._listed)} vectors now, {len(self._ids)} when it was saved; "
                 f"{len(differ)} ids differ{_named(differ)}. open_index({self.spec!r}) opens it in its present state"

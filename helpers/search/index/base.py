@@ -218,11 +218,15 @@ class Index(ABC):
             queries = self._checked(vectors)
             if isinstance(dropped, IdsPerQuery) and len(dropped) != len(queries):
                 raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
+            held = len(self)
             if dropped is not None:
-                depth = max(k, min(k + dropped.max_size, len(self)))
+                if self.remote:
+                    # The server may hold excluded ids that this process does not know.
+                    held += min(dropped.max_size, int(np.count_nonzero(~self.contains(dropped.ids))))
+                depth = max(k, min(k + dropped.max_size, held))
             filtered = allowed is not None or hidden is not None
             selection = Selection(self._ids, allowed, hidden) if filtered else None
-            found = min(depth, len(self) if selection is None else selection.count)
+            found = min(depth, held if selection is None else selection.count)
             if not (len(queries) and found):
                 ids, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0))
             # A server may hold more than this process knows.
@@ -408,6 +412,9 @@ class Index(ABC):
 
         It raises ValueError if they are invalid.
         """
+
+    def _check_stored(self, changing: np.ndarray) -> None:  # noqa: B027
+        """Called after `_restore`. Raises ValueError if a server has other ids, apart from those of ``changing``."""
 
 
 class StoredIndex(Index):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from helpers.files import write_atomically
+from helpers.search.index.checks import as_ids
 from helpers.search.index.factory import open_index
 
 if TYPE_CHECKING:
@@ -62,12 +64,13 @@ def save_arrays(path: str | Path, header: dict, arrays: dict[str, np.ndarray | S
         ) from error
 
 
-def load_index(path: str | Path, mmap: bool = False) -> "Index":
+def load_index(path: str | Path, mmap: bool = False, changing: ArrayLike = ()) -> "Index":
     """The index that `Index.save` wrote, whatever its backend.
 
     mmap : leave the vectors on disk; the system reads what a search touches. Then only the header's checksum and the
         file's length are checked, the file must not be moved, and damage in the part of a library such as FAISS may
         give wrong results or end the process. Annoy ignores this option, see there.
+    changing : ids that a server may have or not, because their addition or removal was interrupted.
 
     Raises
     ------
@@ -85,6 +88,7 @@ def load_index(path: str | Path, mmap: bool = False) -> "Index":
             raise ValueError(f"{len(ids)} ids for {header['count']} vectors, or not ascending")
         index._ids, index.dim, index._next_id = ids, header["dim"], header["next_id"]
         index._restore(arrays)
+        index._check_stored(as_ids(changing))
     except (ValueError, KeyError, TypeError) as error:
         problem = f"the part {error} is missing" if isinstance(error, KeyError) else error
         raise IndexFileError(f"{path} cannot be opened: {problem}. Make the index again and save it.") from error

@@ -60,7 +60,7 @@ def _compact(file: EngineFile, cancelled: Callable[[], bool]) -> int:
         return 0
     _stop_if(cancelled)
     # Not mapped, because it is changed in place.
-    base = snapshot.open_base(folder, before, mmap=False)
+    base = snapshot.open_base(folder, before, False, changes)
     _stop_if(cancelled)
     index = apply_changes(base, changes).compacted()
     _stop_if(cancelled)

@@ -141,7 +141,9 @@ class DeltaIndex:
             raise ValueError("the index is empty: add vectors before searching")
         excluded = to_exclude(excluded)
         dropped = None
-        if isinstance(excluded, IdsPerQuery) or (excluded is not None and len(excluded) <= _FEW):
+        if isinstance(excluded, IdsPerQuery) or (
+            excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
+        ):
             # Dropping a few results is cheaper than joining these ids with all removed ones.
             dropped, excluded = excluded, None
             depth = max(k, min(k + dropped.max_size, len(self)))

@@ -289,12 +289,14 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
             log.exception("The compacted index file of %s cannot be opened.", self.folder)
 
     def _switch(self) -> None:
-        manifest = snapshot.manifest_of(self.folder)
+        with EngineFile(self.folder) as file, file.reading() as connection:
+            manifest = snapshot.read_manifest(connection, self.folder)
+            changes = wal.read(connection, manifest.log_position)
         saved = self.engine.saved
         if saved.snapshot_id != manifest.snapshot_id or saved.compacted >= manifest.log_position:
             return
         try:
-            base = snapshot.open_base(self.folder, manifest, mmap=True)
+            base = snapshot.open_base(self.folder, manifest, True, changes)
         except FileNotFoundError:
             # Another process has compacted again, unless the manifest still names the file.
             if snapshot.manifest_of(self.folder) == manifest:

@@ -124,7 +124,7 @@ def load(
             if root is not None and GALLERY not in (one.number for one in stored.roots):
                 raise ValueError(f"{manifest.name!r} was saved without a root: it cannot get another one")
             try:
-                index = snapshot.open_base(folder, manifest, mmap)
+                index = snapshot.open_base(folder, manifest, mmap, changes)
                 roots = locate(folder, stored.roots, stored.samples(index.ids, changes), root)
                 state = SavedState(manifest.snapshot_id, manifest.log_position, manifest.log_position, roots)
                 return state, stored.decoded(roots), index, changes

@@ -222,8 +222,10 @@ def write_index(folder: Path, index: Index) -> tuple[str, str]:
     return path.name, head_checksum(path)
 
 
-def open_base(folder: Path, manifest: Manifest, mmap: bool) -> Index:
+def open_base(folder: Path, manifest: Manifest, mmap: bool, changes: Sequence[Change]) -> Index:
     """The index file of a manifest.
+
+    changes : those that the file does not contain. An interrupted compaction may have sent some to a server already.
 
     Raises
     ------
@@ -231,7 +233,7 @@ def open_base(folder: Path, manifest: Manifest, mmap: bool) -> Index:
     IndexFileError : it is damaged, or of another save.
     """
     path = folder / manifest.index_file
-    index = load_index(path, mmap)
+    index = load_index(path, mmap, [change.id for change in changes])
     if head_checksum(path) != manifest.index_sha256 or len(index) != manifest.indexed:
         raise EngineFolderError(f"{path} is damaged or of another save. Index its images again.")
     return index
