@@ -6,12 +6,13 @@ detected class. Regions belong to an image by the content of its file: copies sh
 images get other ids.
 """
 
+import contextlib
 import re
 import shlex
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -40,6 +41,8 @@ FOLDER = "regions"
 #: The lock of the process that finds regions, in the engine's folder.
 LOCK = ".regions.lock"
 
+#: The most images that are looked up one by one.
+_FEW = 1000
 #: Images whose regions are found and written, or whose vectors are extracted, at a time.
 _STEP = 256
 _NOTHING = Regions(np.empty((0, 4), np.float32), (), np.empty(0, np.float32))
@@ -85,7 +88,10 @@ class RegionIndex:
         self._entries = _Entries()
         #: What the latest results were made of, and the results.
         self._latest: tuple[tuple[object, ...], GalleryRegions] | None = None
-        self._missing: tuple[tuple[object, ...], np.ndarray] | None = None
+        #: Images without regions, the number of rows that were checked, and for which state.
+        self._pending: list[int] = []
+        self._checked = 0
+        self._checked_for: tuple[object, ...] = ()
 
     @property
     def source(self) -> str:
@@ -124,24 +130,40 @@ class RegionIndex:
     def missing(self, engine: Engine) -> np.ndarray:
         """int64 (m,): the ids of images whose regions, or their vectors, are not stored yet."""
         with self._lock:
-            regions = self._refresh(engine)
-            table, ids = engine.table, engine.index.ids
-            state = table, engine.index, None if regions is None else regions.index, self._version, len(ids)
-            if self._missing is None or self._missing[0] != state:
-                indexed = set() if regions is None else _contents_of(regions)
-                done = {content for content, one in self._boxes.items() if not len(one) or content in indexed}
-                contents = [table.content(id) for id in ids.tolist()]
-                self._missing = state, ids[np.array([one is not None and one not in done for one in contents], bool)]
-            return self._missing[1]
+            regions, table = self._refresh(engine), engine.table
+            # The number of removed regions changes when an image may have lost its regions.
+            removed = None if regions is None else len(regions.table) - len(regions.index)
+            own = None if regions is None else regions.saved.snapshot_id
+            state = engine.saved.snapshot_id, self._stored.fingerprint, own, removed
+            if state != self._checked_for:
+                self._pending, self._checked, self._checked_for = [], 0, state
+            # Another thread may have passed a later engine already, whose images are not in this one.
+            later = [id for id in self._pending if id >= len(table)]
+            ids = [id for id in self._pending if id < len(table)]
+            ids += range(self._checked, len(table))
+            found = np.array(ids, np.int64)
+            found = found[engine.index.contains(found)]
+            contents = [table.content(id) for id in found.tolist()]
+            done = self._done(regions, {content for content in contents if content is not None})
+            found = found[np.array([one is not None and one not in done for one in contents], bool)]
+            self._pending, self._checked = [*found.tolist(), *later], max(self._checked, len(table))
+            return found
+
+    def _done(self, regions: Engine | None, contents: set[bytes]) -> set[bytes]:
+        """Those of some contents whose regions are known: there are none, or an engine holds them."""
+        boxes = {content: one for content in contents if (one := self._boxes.get(content)) is not None}
+        indexed = set() if regions is None else _indexed(regions, boxes)
+        return {content for content, one in boxes.items() if not len(one) or content in indexed}
 
     def extract_missing(self, engine: Engine) -> int:
         """Find and store the regions of images that have none yet; returns the number of these images.
 
         Raises NoRegions: the stored regions are of another version of their source. Raises `WeightsUnavailable`.
         """
-        if not len(self.missing(engine)):
+        missing = self.missing(engine).tolist()
+        if not missing:
             return 0
-        return update_regions(self.folder, engine, open_source(self.folder)).found
+        return update_regions(self.folder, engine, open_source(self.folder), only=missing, live=self._live).found
 
     def _refresh(self, engine: Engine) -> Engine | None:
         """Read what was stored since the last call; the engine of the regions.
@@ -186,17 +208,17 @@ class _Entries:
         self._by_content: dict[bytes, list[int]] = defaultdict(list)
         #: Image, region, image, region, …
         self._pairs = array("q")
-        #: Of each region, by its id: box, class and score.
-        self._boxes: list[Sequence[int]] = []
+        #: Of each region, by its id: the four numbers of its box, class and score.
+        self._boxes = array("i")
         self._class_names: list[str | None] = []
-        self._scores: list[float] = []
+        self._scores = array("f")
 
     def extend(self, images: GalleryTable, regions: GalleryTable, stored: dict[bytes, Regions]) -> None:
         """Pair the rows that were added to the tables since the last call.
 
         stored : the regions of each content, with their scores.
         """
-        first = len(self._boxes)
+        first = len(self._scores)
         content: bytes | None = None
         scores: dict[tuple[int, ...], float] = {}
         for region, path in enumerate(regions.paths[first:], first):
@@ -204,7 +226,7 @@ class _Entries:
             if content != before:
                 scores = _scores(stored.get(content or b"", _NOTHING))
             box = _box_of(path)
-            self._boxes.append(box)
+            self._boxes.extend(box)
             self._class_names.append(regions.class_name(region))
             # 1 if its row was deleted meanwhile.
             self._scores.append(scores.get(tuple(box), 1.0))
@@ -231,22 +253,24 @@ class _Entries:
 
 def update_regions(
     folder: str | Path, engine: Engine, source: RegionSource, progress: Callable[[int], object] | None = None, *,
-    files: tuple[str, str] | None = None,
+    files: tuple[str, str] | None = None, only: Sequence[int] | None = None, live: LiveEngine | None = None,
 ) -> RegionUpdate:  # fmt: skip
-    """Find and store the regions of an engine's images, and remove those of images that it does not hold any more.
+    """Find and store the regions of an engine's images, and remove those of images that it no longer holds.
 
-    Regions that are stored already, of the same source, are kept; an interrupted call continues there. Regions of
-    another source are replaced.
+    Regions that are stored already, of the same source, are kept; an interrupted call continues where it stopped.
+    Regions of another source are replaced.
 
     Parameters
     ----------
     engine : of the folder, with its extractor.
     progress : called with the number of images after each step.
-    files : of the source's detector, if it is the reader's own: the network and its labels.
+    files : of the source's detector, if it is the user's own: the network and its labels.
+    only : the ids of some images. Then nothing is removed, and the time does not depend on the number of images.
+    live : the engine of the regions, if it is open.
     """
     check_cosines(engine)
     folder, table = Path(folder), engine.table
-    ids = engine.index.ids.tolist()
+    ids = engine.index.ids.tolist() if only is None else list(only)
     images, unknown = images_by_content(table, ids), sum(table.content(id) is None for id in ids)
     stored_as = StoredSource(source.name, source.fingerprint, *(files or (None, None)))
 
@@ -258,41 +282,48 @@ def update_regions(
     with FileLock(folder / LOCK), EngineFile(folder) as file:
         found, skipped = region_boxes.TABLE.compute_missing(file, stored_as, images, compute, _STEP, progress)
         with file.reading() as connection:
-            stored, _ = region_boxes.read(connection)
+            stored = region_boxes.read(connection)[0] if only is None else region_boxes.read_of(connection, images)
         known = {id: stored[content] for content, id in images.items() if stored.get(content)}
-        added, removed, blank = _update_vectors(folder, engine, source, known)
+        with contextlib.ExitStack() as stack:
+            if not _fits(folder / FOLDER, engine, source):
+                live = None
+            elif live is None:
+                live = stack.enter_context(LiveEngine.open(folder / FOLDER, UnopenedExtractor.of(folder / FOLDER)))
+            removed = 0 if live is None or only is not None else _remove_unused(folder, live)
+            added, blank = _add_vectors(folder, engine, source, known, live)
         if blank:
             with file.writing() as connection:
                 region_boxes.TABLE.write(connection, [row_of(one, _NOTHING) for one in blank], replace=True)
     return RegionUpdate(found, skipped + unknown, added, removed)
 
 
-def _update_vectors(
-    folder: Path, engine: Engine, source: RegionSource, regions: dict[int, Regions]
-) -> tuple[int, int, list[bytes]]:
-    """Bring the engine of the regions up to date: the numbers of added and removed regions, and contents without any.
+def _add_vectors(
+    folder: Path, engine: Engine, source: RegionSource, regions: dict[int, Regions], live: LiveEngine | None
+) -> tuple[int, list[bytes]]:
+    """Add the regions that the engine of the regions lacks: their number, and the contents without any.
 
     regions : of the images that have some, by id.
+    live : the engine of the regions; None to make it.
     """
-    own, table = folder / FOLDER, engine.table
-    if not _fits(own, engine, source):
+    table = engine.table
+    if live is None:
         rows = _rows(engine, regions)
         if rows.paths:
-            _make(own, engine, source, rows)
-        return len(rows.paths), 0, rows.blank
-    with LiveEngine.open(own, UnopenedExtractor.of(own)) as live:
-        removed = _remove_unused(folder, live)
-        known = _contents_of(live.engine)
-        new = [id for id in regions if table.content(id) not in known]
-        added, blank = 0, []
-        for start in range(0, len(new), _STEP):
-            rows = _rows(engine, {id: regions[id] for id in new[start : start + _STEP]})
-            if rows.paths:
-                live.add_extracted(rows.paths, rows.vectors, rows.class_names, rows.contents, compare=False)
-            added += len(rows.paths)
-            blank += rows.blank
-        live.wait_for_compaction()
-        return added, removed, blank
+            _make(folder / FOLDER, engine, source, rows)
+        return len(rows.paths), rows.blank
+    live.refresh()
+    contents = {id: content for id in regions if (content := table.content(id)) is not None}
+    known = _indexed(live.engine, contents.values())
+    new = [id for id in regions if contents.get(id) not in known]
+    added, blank = 0, []
+    for start in range(0, len(new), _STEP):
+        rows = _rows(engine, {id: regions[id] for id in new[start : start + _STEP]})
+        if rows.paths:
+            live.add_extracted(rows.paths, rows.vectors, rows.class_names, rows.contents, compare=False)
+        added += len(rows.paths)
+        blank += rows.blank
+    live.wait_for_compaction()
+    return added, blank
 
 
 def remove_unused(folder: str | Path) -> int:
@@ -448,6 +479,14 @@ def _no_regions(folder: str | Path) -> NoRegions:
         f"{printable(folder)} has no regions. Add them: lookalike index FOLDER --regions detector "
         f"-o {shlex.quote(str(folder))}"
     )
+
+
+def _indexed(regions: Engine, contents: Collection[bytes]) -> set[bytes]:
+    """Those of some contents of which an engine of regions holds some."""
+    if len(contents) > _FEW:
+        return _contents_of(regions).intersection(contents)
+    ids = {content: np.array(regions.table.ids_with(content), np.int64) for content in contents}
+    return {content for content, rows in ids.items() if regions.index.contains(rows).any()}
 
 
 def _contents_of(regions: Engine) -> set[bytes]:

@@ -238,6 +238,39 @@ def test_an_update_keeps_the_regions_of_images_that_another_process_added(folder
         assert best(live, RegionIndex(folder), "yellow")[1] is not None
 
 
+def test_missing_regions_of_engines_of_different_age(folder, tmp_path):
+    """Each image is checked once, but none is forgotten."""
+    update(folder)
+    regions = RegionIndex(folder)
+
+    def missing(engine):
+        return [engine.table.path(id).stem for id in regions.missing(engine)]
+
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        engines = [live.engine]
+        for name, color in (("new", "yellow"), ("plain", None)):
+            paint(tmp_path / name / f"{name}.png", "white", color)
+            live.add(from_folder(tmp_path / name))
+            engines.append(live.engine)
+        assert [missing(engine) for engine in reversed(engines)] == [["new", "plain"], ["new"], []]
+        assert missing(live.engine) == ["new", "plain"]
+        assert regions.extract_missing(engines[1]) == 1 and missing(live.engine) == ["plain"]
+        live.remove(regions.missing(live.engine))
+        assert missing(live.engine) == []
+        # A removed image leaves its regions, until they are removed, too.
+        live.remove([live.engine.table.id_of("red.png")])
+        live.add(from_folder(tmp_path / "images"))
+        assert missing(live.engine) == []
+        live.remove([live.engine.table.id_of("red.png")])
+        assert remove_unused(folder) == 29
+        live.add(from_folder(tmp_path / "images"))
+        # Its boxes are stored, but not their vectors.
+        assert missing(live.engine) == ["red"] and regions.extract_missing(live.engine) == 0
+        assert missing(live.engine) == []
+        assert best(live, regions, "red")[1] is not None
+    regions.close()
+
+
 def test_two_updates_at_a_time_store_each_region_once(folder, tmp_path, monkeypatch):
     update(folder)
     paint(tmp_path / "new" / "yellow.png", "white", "yellow")

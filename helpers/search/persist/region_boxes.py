@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -21,14 +22,25 @@ def row_of(content: bytes | None, regions: Regions) -> tuple:
     return content, boxes.tobytes(), json.dumps(regions.class_names), regions.scores.astype("<f4").tobytes()
 
 
+def read_of(connection: sqlite3.Connection, contents: Iterable[bytes]) -> dict[bytes, Regions]:
+    """The regions of those of some contents that have a row."""
+    return {row[1]: _regions(row) for row in TABLE.read_of(connection, contents)}
+
+
 def read(connection: sqlite3.Connection, after: int = 0) -> tuple[dict[bytes, Regions], int]:
     """The regions with a number above ``after``, by content, and the number of the last one."""
     found = {}
-    for number, content, boxes, class_names, scores in TABLE.read(connection, after):
-        found[content] = Regions(
-            np.frombuffer(boxes, "<i4").reshape(-1, 4).astype(np.float32),
-            tuple(json.loads(class_names)),
-            np.frombuffer(scores, "<f4"),
-        )
-        after = number
+    for row in TABLE.read(connection, after):
+        after, content = row[:2]
+        found[content] = _regions(row)
     return found, after
+
+
+def _regions(row: tuple) -> Regions:
+    """The regions in a row of the table."""
+    _, _, boxes, class_names, scores = row
+    return Regions(
+        np.frombuffer(boxes, "<i4").reshape(-1, 4).astype(np.float32),
+        tuple(json.loads(class_names)),
+        np.frombuffer(scores, "<f4"),
+    )
