@@ -47,7 +47,7 @@ class UnopenedExtractor(FeatureExtractor):
 
     def extract(self, *_: object, **__: object) -> np.ndarray:
         """Raises RuntimeError."""
-        raise RuntimeError(f"this engine was loaded without its extractor {self.name!r}: load it again with it")
+        raise RuntimeError(f"this engine was loaded without its extractor {self.name!r}: load the engine with it")
 
     extract_arrays = compute = extract
 
@@ -298,7 +298,7 @@ class Engine:
 
         Raises
         ------
-        FileExistsError : the folder holds something else than an engine.
+        FileExistsError : the folder holds files that are not an engine.
         EngineFolderError : other processes have changed the engine in the folder since it was loaded from there.
         IndexFileError : it cannot be written; the old engine is kept.
         """
@@ -405,7 +405,7 @@ class Engine:
         if found < min(k, len(self) - fewer):
             return (
                 f"{k} results requested, {self.index.spec} found {found}: {held}, but an approximate search may miss "
-                "some. Search with more effort (the index's tune)."
+                "some. Call the index's `tune` to search with more effort."
             )
         return f"{k} results requested, there are {found}: {held}"
 

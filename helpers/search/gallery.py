@@ -26,7 +26,7 @@ class GalleryTable:
     groups : int64 (n,), or None.
     contents : `helpers.features.file_hashes.identities` of the files, or None if no content is known.
     display_names : names of images, by id, that differ from those of their files, such as those of uploads.
-    source : the folder or the table of which ``lookalike index`` made the engine, or None.
+    source : the folder or the table from which ``lookalike index`` made the engine, or None.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class GalleryTable:
         return Path(self.path_text(id))
 
     def path_text(self, id: int) -> str:
-        """The path of an image's file, which takes a twentieth of the time of `path`."""
+        """The path of an image's file as a string, in about a twentieth of the time that `path` takes."""
         return self._rows.paths[self._checked(id)]
 
     def content(self, id: int) -> bytes | None:

@@ -181,7 +181,8 @@ def plan(
 ) -> Plan:
     """Decide what becomes of candidates. New ids follow the last row of the table.
 
-    classes : whether an image in another class is replaced. Otherwise, images that are replaced keep their class.
+    classes : whether an image in another class is replaced. Otherwise, a replaced image keeps its class if its
+        candidate has none.
     """
     unreadable = np.isnan(candidates.vectors).all(axis=1) & (candidates.unchanged < 0)
     known = compare(table, contains, candidates.paths, candidates.contents, candidates.class_names if classes else None)

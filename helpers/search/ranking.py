@@ -66,7 +66,7 @@ class Ranking:
 
 
 def _checked(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The scores, -inf for padding. Raises ValueError: the ids and scores of some row are no ranking."""
+    """The scores, -inf for padding. Raises ValueError: the ids and scores of some row are not a ranking."""
     padded = ids == PAD
     scores = np.where(padded & ~np.isnan(scores), -np.inf, scores)
     by_id = np.sort(ids, axis=1)

@@ -409,7 +409,7 @@ def _fits(own: Path, engine: Engine, source: RegionSource) -> bool:
 
 
 def forget_regions(folder: str | Path) -> None:
-    """Let a saved engine have no regions. Their vectors stay in its folder until regions are found again."""
+    """Remove the stored regions of a saved engine. Their vectors stay in its folder until regions are found again."""
     folder = Path(folder)
     with FileLock(folder / LOCK), EngineFile(folder) as file, file.writing() as connection:
         region_boxes.TABLE.clear(connection)
@@ -443,7 +443,7 @@ def _empty_index(own: Path, engine: Engine) -> Index:
 def _spec(engine: Engine) -> str:
     """The index of the regions, as a name for `open_index`: that of the engine; on a server, another collection."""
     index = engine.index.base if isinstance(engine.index, DeltaIndex) else engine.index
-    return index.beside("_regions") if isinstance(index, RemoteIndex) else index.spec
+    return index.sibling("_regions") if isinstance(index, RemoteIndex) else index.spec
 
 
 def stored_source(folder: str | Path) -> StoredSource:

@@ -114,7 +114,7 @@ class GalleryRegions:
         return found[np.argsort(first, kind="stable")]
 
     def filters(self, allowed: IdSet | None, excluded: IdSet | None) -> tuple[IdSet | None, IdSet | None]:
-        """The ids in ``index`` that a search may find, and those that it must not find, by those of images."""
+        """The allowed and the excluded region ids that correspond to filters of images."""
         if allowed is not None:
             return IdSet(self._regions[permitted(self._images, allowed, excluded)]), None
         if excluded is None:
@@ -137,7 +137,7 @@ class GalleryRegions:
         return slice(low, high)
 
     def parts_of(self, id: int) -> tuple[np.ndarray, list[RegionMatch]]:
-        """The regions of an image, ids (n,), and what a match with each of them is, with a score of 0."""
+        """The ids (n,) of an image's regions, and a `RegionMatch` for each, with a score of 0."""
         rows = self._rows_of(id)
         matches = zip(self._boxes[rows], self._class_names[rows], strict=True)
         return self._regions[rows], [RegionMatch(box, name, 0.0) for box, name in matches]
@@ -152,7 +152,7 @@ def search_regions(
     The score of an image for one part is the maximum of the part's cosines with the whole image and with each of its
     regions. Several parts are assigned to different parts of the image, so that the product of their cosines is
     largest; negative cosines count as 0. The score is the product to the power 1 / number of parts. For several parts,
-    the `DEPTH` best images of each part are compared.
+    the best images of each part are compared: ``k``, but at least `DEPTH`.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def _nearest(
     regions: GalleryRegions, query: np.ndarray, count: int, filters: tuple[IdSet | None, IdSet | None],
     kept: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:  # fmt: skip
-    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are so many.
+    """The images of the regions that are nearest to a query (1, dim): ``count``, if there are that many.
 
     filters : see `GalleryRegions.filters`. kept : ids of images → those that may be found.
     """

@@ -93,7 +93,7 @@ def test_a_spec_opens_an_index_that_knows_its_spec(opened, tmp_path, monkeypatch
         ("milvus://me:hush@host/x", "sign_in"),
         ("milvus:a.db?metric=manhattan", "cosine, euclidean"),
         ("milvus:a.db?index=annoy", "flat, hnsw, ivf, ivf_sq8"),
-        ("milvus:a.db?nlist=4", "nlist is no option of index=flat"),
+        ("milvus:a.db?nlist=4", "nlist is not an option of index=flat"),
         ("milvus:a.db?index=ivf&nlist=0", "nlist must be a whole number of at least 1"),
         ("milvus:a.db?shards=2", "for a server"),
         ("milvus:a.db?timeout=-1", "timeout must be"),
@@ -204,7 +204,7 @@ def test_adding_and_removing(opened):
     for ids, message in (([7, 8], "id 7 already in the index"), ([8, 8], "unique: id 8"), ([-1, 8], "negative")):
         with pytest.raises(ValueError, match=message):
             index.add(random_vectors(2, 3), ids)
-    with pytest.raises(ValueError, match="vectors of 4 numbers, the index holds 3"):
+    with pytest.raises(ValueError, match="vectors of 4 numbers, but the index holds 3"):
         index.add(random_vectors(1, 4))
     with pytest.raises(KeyError, match="id 8"):
         index.remove([7, 8])
@@ -579,7 +579,7 @@ def test_parameters_of_building_and_searching_reach_milvus(opened, monkeypatch):
     assert index.tune(nprobe=6).spec.endswith("nlist=6&nprobe=6") and recall() == 1
     with pytest.raises(ValueError, match="cannot change 'nlist'.*ef, nprobe"):
         index.tune(nlist=3)
-    with pytest.raises(ValueError, match="ef is no option of index=ivf"):
+    with pytest.raises(ValueError, match="ef is not an option of index=ivf"):
         index.tune(ef=3)
 
 
@@ -701,7 +701,7 @@ def test_a_server_that_is_away_is_named_with_the_remedy(capfd):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     start = time.monotonic()
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} did not serve in 3.*docker compose up milvus"):
+    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3.*docker compose up milvus"):
         open_index(f"milvus://127.0.0.1:{port}/x")
     assert time.monotonic() - start < 5
     assert capfd.readouterr() == ("", "")

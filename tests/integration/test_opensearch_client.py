@@ -127,7 +127,5 @@ def test_a_server_that_is_away_is_named_with_the_remedy():
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(
-        ServerUnavailable, match=f"127.0.0.1:{port} did not serve in 3 attempts.*docker compose up opensearch"
-    ):
+    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3 attempts.*docker compose up opensearch"):
         open_index(f"opensearch://127.0.0.1:{port}/x")

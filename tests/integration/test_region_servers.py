@@ -112,5 +112,5 @@ def test_regions_of_a_milvus_file_are_in_a_file_beside_it(tmp_path):
 def test_the_collection_of_the_regions_has_the_same_settings(server, spec, beside):
     address = server.location[2:].partition("/")[0]
     index = open_index(spec.format(address))
-    assert index.beside("_regions") == "elasticsearch:" + beside.format(address)
-    assert open_index(index.beside("_regions")).options == index.options
+    assert index.sibling("_regions") == "elasticsearch:" + beside.format(address)
+    assert open_index(index.sibling("_regions")).options == index.options

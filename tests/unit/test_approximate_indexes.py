@@ -388,7 +388,7 @@ def test_ids_twice_are_refused_and_nothing_is_added(spec, trained):
 def test_another_dimension_is_refused(spec, trained):
     index = open_index(spec).add(clustered(30, 16))
     for refuse in (index.add, lambda vectors: index.search(vectors, 1)):
-        with pytest.raises(ValueError, match="got vectors of 17 numbers, the index holds 16"):
+        with pytest.raises(ValueError, match="got vectors of 17 numbers, but the index holds 16"):
             refuse(clustered(2, 17))
 
 

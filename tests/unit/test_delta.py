@@ -142,7 +142,7 @@ def test_what_is_wrong_changes_nothing():
     delta = DeltaIndex(open_index("exact:cosine").add(vectors_of(3)))
     for change, error, message in (
         ((vectors_of(1), [2]), ValueError, "id 2 already in the index"),
-        ((vectors_of(1, dim=3), [3]), ValueError, "3 numbers, the index holds 8"),
+        ((vectors_of(1, dim=3), [3]), ValueError, "3 numbers, but the index holds 8"),
         ((vectors_of(1), [3], [9]), KeyError, "id 9 cannot be removed"),
         ((NOTHING, (), [-1]), KeyError, "id -1"),
     ):

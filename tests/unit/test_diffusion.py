@@ -160,7 +160,7 @@ def test_bad_input_is_named(monkeypatch):
         ({"alpha": 1}, "alpha must lie between 0 and 1, and gamma above 0; got 1 and 3"),
         ({"alpha": 0}, "got 0 and 3"),
         ({"gamma": 0}, "got 0.9 and 0"),
-        ({"k": 21}, "21 neighbors besides the image itself take 22 columns, neighbors have 21"),
+        ({"k": 21}, "21 neighbors besides the image itself need 22 columns, but neighbors has 21"),
         ({"top": 21}, "top = 21 needs as many results per query, the ranking has 20"),
         ({"ids": range(29)}, r"ids must have shape \(30,\)"),
     ):

@@ -113,7 +113,7 @@ def test_an_approximate_search_that_finds_too_few_is_not_blamed_on_the_gallery(t
     assert 0 < len(results) < 400
     assert results.note == (
         f"400 results requested, {engine.index.spec} found {len(results)}: the index holds 1000 images, 2 of "
-        "them excluded, but an approximate search may miss some. Search with more effort (the index's tune)."
+        "them excluded, but an approximate search may miss some. Call the index's `tune` to search with more effort."
     )
 
 

@@ -249,7 +249,7 @@ def test_bad_input_is_named():
         rescored(ranking, queries, gallery, ids=[0, 1, 2, -1, 3])
     with pytest.raises(ValueError, match="got 2 rows for 5"):
         augmented(gallery, ranking, 2)
-    with pytest.raises(ValueError, match="4 neighbors besides the image itself take 5 columns, neighbors have 4"):
+    with pytest.raises(ValueError, match="4 neighbors besides the image itself need 5 columns, but neighbors has 4"):
         augmented(gallery, neighbors, 4)
     with pytest.raises(KeyError, match="is not in the gallery"):
         augmented(gallery, neighbors, 3, ids=[10, 11, 12, 13, 14])

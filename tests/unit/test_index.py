@@ -227,7 +227,7 @@ def test_an_empty_index_can_not_be_searched():
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.zeros((2, 5)), "got vectors of 5 numbers, the index holds 4: another extractor"),
+        (np.zeros((2, 5)), "got vectors of 5 numbers, but the index holds 4: use its extractor"),
         (np.zeros(4), r"v\[None\]"),
         (np.zeros((1, 2, 4)), "must have shape"),
         (np.zeros((2, 0)), "the index holds 4"),

@@ -273,7 +273,7 @@ def test_two_compactions_at_once_change_nothing_twice(live, folder, monkeypatch)
 def test_what_can_not_be_added_changes_nothing(live, images):
     path = images / "old" / "000.png"
     for vectors, names, message in (
-        (np.zeros((1, 2), np.float32), [None], "vectors of 2 numbers, the index holds 3"),
+        (np.zeros((1, 2), np.float32), [None], "vectors of 2 numbers, but the index holds 3"),
         (np.zeros((1, 3), np.float32), [], "class names"),
         (np.full((1, 3), np.nan, np.float32), [None], "NaN"),
     ):

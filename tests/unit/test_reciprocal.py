@@ -219,7 +219,7 @@ def test_bad_input_is_named():
         k_reciprocal(ranking, queries, gallery, neighbors, 20, 22)
     with pytest.raises(ValueError, match="k1 = 20 needs as many results per query, the ranking has 10"):
         k_reciprocal(ranking.head(10), queries, gallery, neighbors)
-    with pytest.raises(ValueError, match="21 neighbors besides the image itself take 22 columns"):
+    with pytest.raises(ValueError, match="21 neighbors besides the image itself need 22 columns"):
         k_reciprocal(ranking, queries, gallery, neighbors, 21)
     with pytest.raises(KeyError, match="is not in the gallery"):
         k_reciprocal(Ranking(ranking.ids + 30, ranking.scores), queries, gallery, neighbors)

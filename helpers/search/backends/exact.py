@@ -19,6 +19,7 @@ import numpy as np
 from helpers.search.index import StoredIndex
 from helpers.search.index.filters import Selection
 from helpers.search.ranking import PAD
+from helpers.vectors import round_to_grid
 
 #: Bytes that the arrays of one step may take.
 _STEP_BYTES = 32 * 2**20
@@ -30,8 +31,6 @@ _BOUND_BYTES = 20
 _DEEP = 1 / 8
 #: For a selection of at most this part of the gallery, only the selection is scored.
 _PART = 1 / 4
-#: Components of unit vectors are multiples of this, see `_Cosine`.
-_GRID = 2.0**-26
 
 
 class ExactIndex(StoredIndex):
@@ -42,7 +41,7 @@ class ExactIndex(StoredIndex):
     chunk : gallery vectors that are compared at a time; by default as many as fit 32 MiB. A step takes up to about
         12 · chunk · dim bytes in addition to the vectors. It does not affect the results.
 
-    Scores are float64. Equal vectors have equal scores, which are in ascending order of id.
+    Scores are float64. Equal vectors have equal scores, and are ranked in ascending order of id.
     """
 
     scheme = "exact"
@@ -192,7 +191,7 @@ class _Cosine:
             part = vectors[start : start + step].astype(np.float64)
             length = np.sqrt((part * part).sum(axis=1, keepdims=True))
             part /= np.where(length > 0, length, 1)
-            unit[start : start + step] = np.round(part / _GRID) * _GRID
+            unit[start : start + step] = round_to_grid(part)
         return unit
 
     def scores(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:

@@ -67,8 +67,8 @@ class FaissIndex(Index):
     `IDSelector`, and smaller selections search more lists. FAISS cannot filter ``pq``, and filters ``hnsw`` slowly.
 
     Scores are FAISS's, in float32. Those of ``float16``, ``int8`` and codes are estimates, whose cosine may slightly
-    exceed 1; so are small Euclidean distances of ``flat``, which FAISS computes as |q|² - 2qg + |g|² for 20 queries or
-    more. FAISS chooses among equal vectors. It uses OpenMP's threads.
+    exceed 1. Small Euclidean distances of ``flat`` are estimates, too, because FAISS computes |q|² - 2qg + |g|² for 20
+    queries or more. FAISS chooses among equal vectors. It uses OpenMP's threads.
     """
 
     scheme = "faiss"

@@ -85,7 +85,7 @@ class MilvusIndex(RemoteIndex):
     timeout : seconds for one request; 30 by default.
     tls : 1 for an encrypted connection.
 
-    Scores are float32 of Milvus. Which of several equal vectors is the last result is Milvus's choice.
+    Milvus computes the scores in float32. It also chooses which of several equal vectors is the last result.
     Milvus Lite builds its index after a large addition; a server decides by itself. Requests to a file are serialized,
     so a search waits for at most one part of an addition.
     """
@@ -134,9 +134,9 @@ class MilvusIndex(RemoteIndex):
             self.close: Callable[[], object] = weakref.finalize(self, self._client.close)
             self.refresh()
 
-    def _beside(self, suffix: str) -> str:
+    def _sibling_location(self, suffix: str) -> str:
         if not self._embedded:
-            return super()._beside(suffix)
+            return super()._sibling_location(suffix)
         path = Path(self.location)
         return str(path.with_name(f"{path.stem}{suffix}{path.suffix}"))
 
@@ -147,7 +147,7 @@ class MilvusIndex(RemoteIndex):
         _, building, tunable = KINDS[index]
         for name in DEFAULTS.keys() & options.keys():
             if name not in building | tunable:
-                raise ValueError(f"milvus: {name} is no option of index={index}")
+                raise ValueError(f"milvus: {name} is not an option of index={index}")
         for name in options.keys() & {*DEFAULTS, "shards", "replicas"}:
             check_count(name, options[name])
 

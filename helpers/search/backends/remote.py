@@ -255,12 +255,12 @@ class RemoteIndex(Index):
     def _target(self) -> str:
         return self.location
 
-    def beside(self, suffix: str) -> str:
+    def sibling(self, suffix: str) -> str:
         """The spec of another collection of the same settings, named as this one with a suffix."""
         _, mark, options = self.spec.partition("?")
-        return f"{self.scheme}:{self._beside(suffix)}{mark}{options}"
+        return f"{self.scheme}:{self._sibling_location(suffix)}{mark}{options}"
 
-    def _beside(self, suffix: str) -> str:
+    def _sibling_location(self, suffix: str) -> str:
         return f"//{self.address}/{self._name}{suffix}"
 
     @property
@@ -344,7 +344,7 @@ class RemoteIndex(Index):
         return np.array([row["vector"] for row in rows], np.float32)
 
     def _read(self, ids: np.ndarray, fields: Sequence[str], row_bytes: int) -> list[Mapping]:
-        """Fields of these ids, requested in parts; KeyError if the server has an id no more."""
+        """Fields of these ids, requested in parts; KeyError if the server no longer has an id."""
         found: dict[int, Mapping] = {}
         for rows in chunks(np.full(len(ids), row_bytes), self.chunk_bytes, _IDS_PER_REQUEST):
             found |= self._retry(partial(self._fetch, ids[rows], fields))
@@ -422,7 +422,7 @@ class RemoteIndex(Index):
     def _wait(self, waits: Iterator[float], reason: Exception | str) -> None:
         wait = next(waits, None)
         if wait is None:
-            message = f"{self.address} did not serve in {self.retries.attempts} attempts: {reason}. {self.remedy}"
+            message = f"{self.address} failed in {self.retries.attempts} attempts: {reason}. {self.remedy}"
             raise ServerUnavailable(message) from (reason if isinstance(reason, Exception) else None)
         time.sleep(wait)
 

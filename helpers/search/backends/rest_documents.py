@@ -27,7 +27,7 @@ _RETRY = (429, 502, 503, 504)
 
 
 class DocumentIndex(RemoteIndex):
-    """An index of which each vector is a field of a document, in a server with the REST API of Elasticsearch.
+    """An index in which each vector is a field of a document, on a server with the REST API of Elasticsearch.
 
     OpenSearch, which began as a copy of Elasticsearch 7.10, has the same API for documents and filters. A backend sets
     the class attributes and implements the abstract methods, which say what differs: the client with its errors, the
@@ -212,7 +212,7 @@ class DocumentIndex(RemoteIndex):
         with self._translated():
             items = self._client.bulk(index=self._name, body=operations)["items"]
             if [int(item[kind]["_id"]) for item in items] != ids.tolist():
-                raise ValueError(f"{len(items)} other items than the {len(ids)} that were sent")
+                raise ValueError(f"the {len(items)} items of the response are not the {len(ids)} that were sent")
             for row, item in enumerate(items):
                 status = int(item[kind]["status"])
                 if status < 300 or (kind == "delete" and status == 404):

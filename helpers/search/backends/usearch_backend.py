@@ -33,7 +33,7 @@ class UsearchIndex(Index):
     Removed vectors are only marked; later additions take their room. Scores of ``f16`` and ``i8`` are estimates. Many
     equal vectors split the graph into parts, and a search may find fewer than k. After the first thousand vectors,
     USearch adds with all processors, so two builds of one gallery may differ in a few neighbors. The Python package has
-    no filtered search (USearch in C++ has), so `Index` over-fetches.
+    no filtered search, unlike the C++ library, so `Index` over-fetches.
     """
 
     scheme = "usearch"
@@ -169,5 +169,5 @@ class UsearchIndex(Index):
 
 
 def _threads(count: int) -> int:
-    """USearch's number of threads for so many vectors; 0 stands for all processors."""
+    """USearch's number of threads for this many vectors; 0 stands for all processors."""
     return 1 if count < _SHARED else 0

@@ -45,7 +45,7 @@ class Index(ABC):
     Attributes
     ----------
     metric : ``"cosine"``, ``"euclidean"`` or ``"manhattan"``.
-    options : the given options that differ from the default.
+    options : the options that were given and are not None.
     dim : length of a vector; None until the first add.
     """
 
@@ -361,8 +361,8 @@ class Index(ABC):
 
         times : the depth as a multiple of the first one.
         """
-        # If a result is selected with probability `part`, so many suffice for about 98 % of the queries (two standard
-        # deviations of the negative binomial distribution).
+        # If a result is selected with probability `part`, this depth suffices for about 98 % of the queries (two
+        # standard deviations of the negative binomial distribution).
         part = selection.count / len(self)
         depth = times * math.ceil((k + 2 * math.sqrt(k * (1 - part))) / part)
         if depth > self.max_k or depth * _EXACT_FACTOR >= selection.count:

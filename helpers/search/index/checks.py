@@ -30,7 +30,7 @@ def as_vectors(vectors: ArrayLike, dim: int | None) -> np.ndarray:
         hint = "; pass one vector v as v[None]" if array.ndim == 1 else ""
         raise ValueError(f"vectors must have shape (n, dim), got {array.shape}{hint}")
     if dim is not None and array.shape[1] != dim:
-        raise ValueError(f"got vectors of {array.shape[1]} numbers, the index holds {dim}: another extractor?")
+        raise ValueError(f"got vectors of {array.shape[1]} numbers, but the index holds {dim}: use its extractor")
     if array.shape[1] == 0:
         raise ValueError(f"vectors must have at least one number each, got shape {array.shape}")
     # The sum of the squares is not finite if a number is not, or if the sum is too large for float32.

@@ -110,7 +110,7 @@ class IdsPerQuery:
 
 
 class Selection:
-    """The ids of an index that filters leave.
+    """The ids of an index that pass its filters.
 
     held : int64 (n,), the ascending ids of the index.
     allowed, excluded : None for no such filter; at least one is given.

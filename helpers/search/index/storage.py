@@ -85,7 +85,7 @@ def load_index(path: str | Path, mmap: bool = False, changing: ArrayLike = ()) -
         # A copy, because a view would keep the whole file in memory.
         ids = np.array(arrays.pop("ids"))
         if len(ids) != header["count"] or (ids[1:] <= ids[:-1]).any():
-            raise ValueError(f"{len(ids)} ids for {header['count']} vectors, or not ascending")
+            raise ValueError(f"{len(ids)} ids for {header['count']} vectors, or ids that are not ascending")
         index._ids, index.dim, index._next_id = ids, header["dim"], header["next_id"]
         index._restore(arrays)
         index._check_stored(as_ids(changing))

@@ -14,7 +14,7 @@ from helpers.search.persist.engine_file import EngineFile
 
 log = logging.getLogger("lookalike.engine")
 
-#: The log is compacted when it has more changes than this number, and than this share of the index file's vectors.
+#: The log is compacted when it has more changes than this number, and than this share of the vectors.
 LEAST_CHANGES = 1000
 SHARE = 0.1
 

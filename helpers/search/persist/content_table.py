@@ -1,4 +1,4 @@
-"""Optional tables of ``engine.sqlite``: what was computed of images, stored by the identity of an image's content.
+"""Optional tables of ``engine.sqlite``: what was computed from images, stored by the identity of an image's content.
 
 Rows stay valid when images get other ids, and copies of an image share one row.
 """
@@ -17,7 +17,7 @@ class StoredSource(NamedTuple):
     """What computed the rows of a table.
 
     name, fingerprint : of a `helpers.features.deep.ClassScores` or a `helpers.features.regions.RegionSource`.
-    detector, labels : the files of a detector of the reader's own; None for the pretrained one and for other sources.
+    detector, labels : the files of the user's own detector; None for the pretrained one and for other sources.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ContentTable:
         self, file: EngineFile, source: StoredSource, images: Mapping[bytes, int],
         compute: Callable[[list[int]], Collection[tuple]], step: int, progress: Callable[[int], object] | None,
     ) -> tuple[int, int]:  # fmt: skip
-        """Compute and write the rows of a source that are missing: the number of images, and of those without a row.
+        """Compute and write the missing rows of a source; returns the number of images, and of those without a row.
 
         An interrupted call continues where it stopped.
 

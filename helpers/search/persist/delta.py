@@ -14,7 +14,7 @@ from helpers.search.index.filters import Filter, keep, locate, to_exclude, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
 
-#: A search that excludes at most so many ids searches deeper by their number, and drops them.
+#: For at most this many excluded ids, a search fetches as many additional results and drops the excluded ones.
 _FEW = 16
 
 

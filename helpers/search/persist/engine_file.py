@@ -55,7 +55,7 @@ pragma user_version = {FORMAT};
 
 
 class EngineFolderError(IndexFileError):
-    """A folder does not hold an engine, or one of another extractor or format; the message says which."""
+    """A folder holds no engine, or an engine of another extractor or format; the message says which."""
 
 
 class EngineFile(contextlib.AbstractContextManager["EngineFile"]):

@@ -200,8 +200,8 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
         with self.locked() as connection:
             engine, gone = self.engine, np.unique(np.array(list(removed), np.int64))
             gone = gone[engine.index.contains(gone)]
-            # An image of the same content that is removed here was renamed, and not copied.
             compared = candidates if compare else replace(candidates, contents=[None] * len(candidates))
+            # Without the removed images: one of the same content was renamed, and not copied.
             decided = plan(
                 engine.table, lambda ids: engine.index.contains(ids) & ~np.isin(ids, gone), compared, classes
             )

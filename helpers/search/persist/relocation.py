@@ -41,7 +41,8 @@ def relocate(engine_folder: str | Path, place: str | Path, former: str | Path | 
     there = [id for id in ids if files[id].is_file()]
     if 2 * len(there) < len(ids):
         raise ValueError(
-            f"{place} holds {len(there)} of the {len(ids)} images of {root.path} under their names; nothing was changed"
+            f"{place} holds {len(there)} of the {len(ids)} images of {root.path} under their names; nothing was "
+            "changed. Give the folder that holds these images"
         )
     rows = np.unique(np.linspace(0, len(there) - 1, min(_COMPARED, len(there))).astype(int))
     compared = [there[row] for row in rows]

@@ -13,7 +13,7 @@ OWN, GALLERY = 0, 1
 
 #: The number of files that are looked for to find a root.
 SAMPLES = 5
-#: Images of one addition that are in more folders than these get the common parent of the folders as their root.
+#: If the images of one addition are in more folders than this, their root is the common parent of these folders.
 _MOST_FOLDERS = 8
 #: An engine with this number of roots gets no further one but the root of the file system.
 _MOST_ROOTS = 32

@@ -122,7 +122,7 @@ def load(
                 stored = snapshot.read_table(connection, manifest, folder)
                 changes = wal.read(connection, manifest.log_position)
             if root is not None and GALLERY not in (one.number for one in stored.roots):
-                raise ValueError(f"{manifest.name!r} was saved without a root: it cannot get another one")
+                raise ValueError(f"{manifest.name!r} was saved without a root, so it cannot get another one: omit root")
             try:
                 index = snapshot.open_base(folder, manifest, mmap, changes)
                 roots = locate(folder, stored.roots, stored.samples(index.ids, changes), root)

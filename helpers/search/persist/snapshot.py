@@ -44,7 +44,7 @@ class Manifest:
     index_spec : the spec for `open_index`.
     index_file, index_sha256 : its name in the folder, and the checksum of its header.
     name : of the gallery.
-    source : the folder or the table of which ``lookalike index`` made the engine, as `Roots.encode` stores it: number
+    source : the folder or the table from which ``lookalike index`` made the engine, as `Roots.encode` stores it: number
         of the root, a space, and the path; or None.
     images : rows of the gallery table.
     indexed : vectors in the index file.
@@ -197,7 +197,7 @@ def encode_source(source: str, roots: Roots) -> str:
 
 
 def write_source(connection: sqlite3.Connection, source: str, roots: Roots) -> None:
-    """Store the folder or table of which an engine is made, in a transaction."""
+    """Store the folder or table from which an engine was made, in a transaction."""
     connection.execute("update manifest set source = ?", (to_sql(encode_source(source, roots)),))
 
 

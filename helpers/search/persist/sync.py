@@ -1,4 +1,4 @@
-"""Synchronization: brings a saved engine to the present state of the folder or table that it was made of."""
+"""Synchronization: brings a saved engine up to date with the folder or table from which it was made."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def sync(live: LiveEngine, images: ImageSet) -> Synchronized:
     Afterwards, the engine's images are the readable ones of the set, and those that were added from elsewhere. The
     changes are one transaction.
 
-    images : all images of the folder or the table that the engine was made of.
+    images : all images of the folder or the table from which the engine was made.
 
     Raises EngineFolderError or IndexFileError: nothing was changed: see `LiveEngine.refresh`, or it cannot be written.
     """

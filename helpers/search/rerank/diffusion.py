@@ -33,7 +33,8 @@ def diffused(
     scores are f of (I - alpha S) f = y. Results that are not reached keep their order behind the others, with the score
     cosine - 1.
 
-    Only for protocols whose queries, and their copies, are not in the gallery: there, they link their own results.
+    Use it only if the queries, and their copies, are not in the gallery. A query in the gallery would link its own
+    results to each other.
 
     Parameters
     ----------
@@ -70,7 +71,9 @@ def diffused(
         sources[results[first]] = np.maximum(ranking.scores[row, first], 0) ** gamma
         spread, steps = cg(system, sources, rtol=RESIDUAL, maxiter=_STEPS)
         if steps:
-            raise ArithmeticError(f"diffusion did not converge in {steps} steps: alpha {alpha} is too near 1")
+            raise ArithmeticError(
+                f"diffusion did not converge in {steps} steps: alpha {alpha} is too near 1, use a smaller one"
+            )
         reached = spread[results]
         scores[row] = np.where(reached > 0, reached, ranking.scores[row] - 1)
     return rank(ranking.ids, scores)

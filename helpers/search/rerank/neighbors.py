@@ -6,9 +6,8 @@ from helpers.search.index import check_count
 from helpers.search.index.checks import as_new_ids
 from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
+from helpers.vectors import round_to_grid
 
-#: Components of unit vectors are multiples of this, see `unit`.
-_GRID = 2.0**-26
 #: The largest error of cosines from an index that computes in float32, or compresses a little.
 TOLERANCE = 1e-3
 #: Bytes that the arrays of one step may take.
@@ -58,7 +57,7 @@ class Gallery:
             )
         if neighbors.k < min(k + 1, len(self)):
             raise ValueError(
-                f"{k} neighbors besides the image itself take {k + 1} columns, neighbors have {neighbors.k}: "
+                f"{k} neighbors besides the image itself need {k + 1} columns, but neighbors has {neighbors.k}: "
                 f"search the gallery for {k + 1} results"
             )
         rows = self.rows(neighbors.ids)
@@ -94,7 +93,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     if not np.isfinite(lengths).all():
         raise ValueError(f"row {np.flatnonzero(~np.isfinite(lengths))[0]} holds NaN, infinity or too large numbers")
-    return np.round(vectors / np.where(lengths > 0, lengths, 1)[:, None] / _GRID) * _GRID
+    return round_to_grid(vectors / np.where(lengths > 0, lengths, 1)[:, None])
 
 
 def cosines(first: np.ndarray, second: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

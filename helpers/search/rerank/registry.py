@@ -65,12 +65,12 @@ RERANKERS = {
         ),
         Reranker(
             "diffusion",
-            "Prefers results that chains of similar images connect with the best ones.",
+            "Prefers results that are connected with the best ones by chains of similar images.",
             {"top": 3, "k": 10, "alpha": 0.9, "gamma": 3},
         ),
         Reranker(
             "geometry",
-            "Puts first the results that show the same thing: their keypoints agree with the query's on a homography.",
+            "Puts results that show the same object or scene first: their keypoints agree with the query's.",
             {"depth": 50, "ratio": 0.8, "longest": 640},
             _ALL_METRICS,
             needs_image=True,
