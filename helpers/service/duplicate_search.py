@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 
+import numpy as np
+
 from helpers.images.copies import details_of, preference
 from helpers.images.duplicates import Audit, audit
 from helpers.search.engine import Engine
@@ -18,17 +20,21 @@ from helpers.service.schemas import ImageOut
 
 log = logging.getLogger("lookalike.service")
 
-#: Images of a gallery whose near-duplicates the service finds: an audit of so many takes minutes.
+#: The service finds near-duplicates in galleries of up to this many images: an audit of so many takes minutes.
 MAX_IMAGES = 20_000
 
 #: How long a request waits for the result, in seconds.
 _WAIT = 0.2
 
-#: A path, and ``how`` and ``correlation`` as in `CopyOut`.
-_Member = tuple[str, str | None, float | None]
+#: The path of an image and the content of its file, by which it is known after its id has changed. Another image may
+#: have replaced it at the same path.
+_Key = tuple[str, bytes | None]
 
-#: The result of a search: the paths of its images, and the groups.
-_Found = tuple[frozenset[str], list[list[_Member]]]
+#: An image, and ``how`` and ``correlation`` as in `CopyOut`.
+_Member = tuple[_Key, str | None, float | None]
+
+#: The result of a search: its images, and the groups.
+_Found = tuple[frozenset[_Key], list[list[_Member]]]
 
 
 class DuplicateSearch:
@@ -46,7 +52,7 @@ class DuplicateSearch:
         self._audit.set_result((frozenset(), []))
 
     def groups(self) -> DuplicatesOut:
-        """The copies of each original, or that they are not known yet.
+        """The copies of each original, or none while the search runs.
 
         Raises
         ------
@@ -57,7 +63,7 @@ class DuplicateSearch:
         if len(engine.index.ids) > MAX_IMAGES:
             raise ApiError(
                 422,
-                f"The page finds near-duplicates of up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
+                f"The page finds near-duplicates among up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
                 code="not_applicable",
             )
         with self._lock:
@@ -73,48 +79,48 @@ class DuplicateSearch:
 
     def _covers(self, engine: Engine) -> bool:
         """Whether the last search succeeded, and no images were added since."""
-        return self._audit.exception() is None and self._audit.result()[0].issuperset(_paths(engine).values())
+        return self._audit.exception() is None and self._audit.result()[0].issuperset(_keys(engine))
 
     def _current(self, found: Sequence[Sequence[_Member]]) -> list[CopiesOut]:
         """The groups without images that were removed; ids may have changed meanwhile."""
-        ids = {path: id for id, path in _paths(self._live.engine).items()}
+        ids = _keys(self._live.engine)
         groups = []
         for members in found:
             there = [member for member in members if member[0] in ids]
             if len(there) < 2:
                 continue
-            details = {path: details_of(Path(path)) for path, _, _ in there}
-            best = min(details, key=lambda path: (*preference(Path(path), details[path]), ids[path]))
+            details = {key: details_of(Path(key[0])) for key, _, _ in there}
+            best = min(details, key=lambda key: (*preference(Path(key[0]), details[key]), ids[key]))
             with contextlib.suppress(ApiError):  # removed meanwhile
                 copies = [
-                    CopyOut.of(
-                        self._image(ids[path]), details[path], how=how, correlation=correlation, keep=path == best
-                    )
-                    for path, how, correlation in there
+                    CopyOut.of(self._image(ids[key]), details[key], how=how, correlation=correlation, keep=key == best)
+                    for key, how, correlation in there
                 ]
                 groups.append(CopiesOut(images=copies))
         return sorted(groups, key=lambda group: len(group.images), reverse=True)
 
 
-def _paths(engine: Engine) -> dict[int, str]:
-    return {id: str(engine.table.path(id)) for id in engine.index.ids.tolist()}
+def _keys(engine: Engine) -> dict[_Key, int]:
+    """The ids of the images."""
+    table = engine.table
+    return {(table.path_text(id), table.content(id)): id for id in engine.index.ids.tolist()}
 
 
 def _search(engine: Engine, result: Future[_Found]) -> None:
     try:
-        ids = engine.index.ids
-        images = images_of(engine.table, ids)
-        found = audit(images, engine.index.vectors(ids))
-        result.set_result((frozenset(map(str, images.paths)), _groups(found)))
+        keys = _keys(engine)
+        ids = np.array(list(keys.values()), np.int64)
+        found = audit(images_of(engine.table, ids), engine.index.vectors(ids))
+        result.set_result((frozenset(keys), _groups(found, list(keys))))
     except Exception as error:
         log.exception("the search for near-duplicates failed")
         result.set_exception(error)
 
 
-def _groups(found: Audit) -> list[list[_Member]]:
+def _groups(found: Audit, keys: Sequence[_Key]) -> list[list[_Member]]:
+    """keys : of the images of the audit."""
     groups: dict[int, list[_Member]] = {}
-    paths = found.images.paths
     for pair in found.pairs:
-        members = groups.setdefault(pair.first, [(str(paths[pair.first]), None, None)])
-        members.append((str(paths[pair.second]), pair.how, pair.correlation))
+        members = groups.setdefault(pair.first, [(keys[pair.first], None, None)])
+        members.append((keys[pair.second], pair.how, pair.correlation))
     return list(groups.values())
