@@ -19,6 +19,7 @@ from helpers.images.reading import read_image
 from helpers.picker.search import Method, QueryImage, Searcher
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
+from helpers.search.persist.sync import sync
 from helpers.service import removed_images
 from helpers.service.exports import safe_names
 from tests.integration.test_service import encoded, ids, serving, upload
@@ -106,6 +107,31 @@ def test_lists_are_sorted(client, gallery):
     assert keys(client, sort="-class")[0].startswith("fruit") and keys(client, sort="class")[0].startswith("birds")
     assert all(key.startswith("fruit") for key in keys(client, sort="name", class_name="fruit"))
     assert client.get("/v1/images", params={"sort": "color"}).status_code == 422
+
+
+def test_sizes_belong_to_the_images_of_another_save(tmp_path):
+    """Another save gives the ids to other images, and a sync replaces the image at a path."""
+    root = tmp_path / "gallery"
+    root.mkdir()
+
+    def paint(name, side):
+        Image.effect_noise((side, side), 64).convert("RGB").save(root / name)
+
+    def save():
+        return Engine("hsv-histogram").fit(from_folder(root)).save(tmp_path / "own.index", replace=True)
+
+    paint("b.png", 40), paint("c.png", 30)
+    with serving(save()) as client, LiveEngine.open(tmp_path / "own.index") as other:
+        assert keys(client, sort="size") == ["c.png", "b.png"]
+        paint("a.png", 20), paint("c.png", 50)
+        sync(other, from_folder(root))
+        assert keys(client, sort="size") == ["a.png", "b.png", "c.png"]
+        (root / "b.png").unlink()
+        save()
+        assert keys(client) == ["a.png", "c.png"]
+        paint("b.png", 10), paint("c.png", 60)
+        save()
+        assert keys(client, sort="size") == ["b.png", "a.png", "c.png"]
 
 
 def test_a_class_is_changed_and_the_change_is_saved(folder, engine):
@@ -244,6 +270,28 @@ def test_duplicates_are_found_and_follow_removals(tmp_path, gallery):
         client.delete(f"/v1/images/{others[1]}")
         remaining = client.get("/v1/duplicates").json()["groups"]
         assert len(remaining) == len(groups) - 1
+
+
+def test_a_replaced_image_is_not_the_copy_that_its_path_was(tmp_path, gallery):
+    root = tmp_path / "gallery"
+    (root / "fruit").mkdir(parents=True)
+    for row, name in enumerate(["a.jpg", "b.jpg", "c.jpg"]):
+        shutil.copy(gallery.paths[row], root / "fruit" / name)
+    shutil.copy(root / "fruit" / "a.jpg", root / "fruit" / "b.jpg")
+    folder = Engine("hsv-histogram").fit(from_folder(root)).save(tmp_path / "own.index")
+    with serving(folder) as client, LiveEngine.open(folder) as other:
+        (group,) = duplicates(client)
+        assert [each["key"] for each in group["images"]] == ["fruit/a.jpg", "fruit/b.jpg"]
+        shutil.copy(gallery.paths[15], root / "fruit" / "b.jpg")
+        sync(other, from_folder(root))
+        assert duplicates(client) == []
+        # The search by content goes on to follow changes of ids.
+        shutil.copy(root / "fruit" / "a.jpg", root / "fruit" / "c.jpg")
+        sync(other, from_folder(root))
+        (group,) = duplicates(client)
+        changed = client.patch(f"/v1/images/{group['images'][0]['id']}", json={"class_name": "owls"}).json()
+        (group,) = client.get("/v1/duplicates").json()["groups"]
+        assert changed["id"] in [each["id"] for each in group["images"]]
 
 
 def duplicates(client):
