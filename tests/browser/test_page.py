@@ -407,6 +407,11 @@ def test_an_image_is_added_found_and_removed(open_service, service, outside):
     page.click("#add-submit")
     expect(page.locator("#add-done")).to_contain_text("1 image was added.")
     assert _get(service, "v1/info")["images"] == before + 1
+    page.set_input_files("#add-files", outside)
+    page.click("#add-submit")
+    expect(page.locator("#add-done")).to_contain_text("1 image was already in the gallery.")
+    expect(page.locator("#add-done")).not_to_contain_text("added")
+    assert _get(service, "v1/info")["images"] == before + 1
     page.get_by_role("button", name="Search with it").click()
     expect(page).to_have_url(re.compile(r"#id=\d+$"))
     expect(page.locator("#about")).to_contain_text(f"{before + 1} images")

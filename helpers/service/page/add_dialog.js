@@ -4,8 +4,11 @@ import { keyField } from "./key_field.js";
 import { element, on, tell, write } from "./web/dom.js";
 import { plural } from "./web/words.js";
 
+// "2 images were added. ", or "" for none.
+const counted = (number, what) => number ? `${plural(number, "image")} ${number === 1 ? "was" : "were"} ${what}. ` : "";
+
 export class AddDialog {
-  /** add(file, className, key) → promise of the new item; search(item); done() is called after the last file. */
+  /** add(file, className, key) → promise of {item, isNew}; search(item); done() is called after the last file. */
   constructor({ add, search, done }) {
     this.dialog = element("add-dialog");
     this.form = element("add-form");
@@ -67,8 +70,9 @@ export class AddDialog {
   }
 
   #finish(added, failed) {
-    const text = `${plural(added.length, "image")} ${added.length === 1 ? "was" : "were"} added. `;
-    this.#showStatus(added.length ? text : "", failed.join("\n"));
+    const count = added.filter(({ isNew }) => isNew).length;
+    const texts = [counted(count, "added"), counted(added.length - count, "already in the gallery")];
+    this.#showStatus(texts.join(""), failed.join("\n"));
     if (!added.length) return;
     if (!failed.length) this.form.reset();
     this.current = null;
@@ -78,7 +82,7 @@ export class AddDialog {
     write(search, "Search with it");
     on(search, "click", () => {
       this.dialog.close();
-      this.actions.search(added.at(-1));
+      this.actions.search(added.at(-1).item);
     });
     element("add-done").append(search);
     search.focus();

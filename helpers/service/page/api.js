@@ -20,9 +20,12 @@ export class ServiceError extends Error {
  * Send a request to a path relative to the page; resolves to the JSON of the response, or null without a body.
  *
  * options: method, body (FormData, or an object that is sent as JSON), parameters (lists are repeated, null and ""
- * omitted), key, signal, and onWait(seconds), called before each retry after 429 or 503.
+ * omitted), key, signal, onWait(seconds), called before each retry after 429 or 503, and onStatus(status), called if the
+ * request succeeds.
  */
-export async function call(path, { parameters = {}, body, key, onWait = () => {}, ...options } = {}) {
+export async function call(
+  path, { parameters = {}, body, key, onWait = () => {}, onStatus = () => {}, ...options } = {},
+) {
   const url = new URL(path, document.baseURI);
   for (const [name, value] of Object.entries(parameters)) {
     for (const each of [value].flat()) if ((each ?? "") !== "") url.searchParams.append(name, each);
@@ -35,7 +38,10 @@ export async function call(path, { parameters = {}, body, key, onWait = () => {}
   }
   for (let attempt = 1; ; attempt += 1) {
     const response = await reach(url, { ...options, headers, body });
-    if (response.ok) return response.status === 204 ? null : content(response);
+    if (response.ok) {
+      onStatus(response.status);
+      return response.status === 204 ? null : content(response);
+    }
     const wait = retryAfter(response);
     if (wait === null || attempt === MAX_ATTEMPTS) throw await failure(response);
     onWait(wait);

@@ -21,11 +21,16 @@ export class Changes {
     }
   }
 
-  add(file, className, key) {
+  /** Resolves to the image, and whether it is new: {item, isNew}. */
+  async add(file, className, key) {
     this.key = key;
     const body = new FormData();
     body.append("image", file, file.name);
-    return this.send("v1/images", { method: "POST", body, parameters: { class_name: className } });
+    let isNew = true;
+    const onStatus = (status) => { isNew = status === 201; };
+    const parameters = { class_name: className };
+    const item = await this.send("v1/images", { method: "POST", body, parameters, onStatus });
+    return { item, isNew };
   }
 
   remove = (id) => this.send(`v1/images/${id}`, { method: "DELETE" });

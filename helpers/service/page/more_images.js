@@ -4,10 +4,10 @@ import { hide, on, write } from "./web/dom.js";
 import { nameOf, thumbnail } from "./grid.js";
 
 // Weights that can be chosen; a negative one leaves out what the image shows.
-export const WEIGHTS = [2, 1, 0.5, -0.5, -1, -2];
+const WEIGHTS = [2, 1, 0.5, -0.5, -1, -2];
 export const TEXT_WEIGHTS = [4, 2, 1, 0.5, 0.25];
 
-export const weightText = (weight) => `${weight < 0 ? "−" : "+"} ${Math.abs(weight)}`;
+const weightText = (weight) => `${weight < 0 ? "−" : "+"} ${Math.abs(weight)}`;
 
 export class MoreImages {
   /** changed(list of {id, weight}) is called after each change. */

@@ -6,7 +6,7 @@ export const MAX_ALSO = 10;
 // Parts of a query image, as the service accepts them; one may be a crop.
 const MAX_BOXES = 7;
 // Characters of a text, as the service accepts them.
-export const MAX_TEXT = 1000;
+const MAX_TEXT = 1000;
 // Marks of each kind, as the service accepts them.
 const MAX_MARKS = 100;
 
