@@ -106,12 +106,15 @@ class WordIndex(GalleryWords):
         self._classifier: FeatureExtractor | None = None
         self._version = -1
         self._last = 0
+        #: What computed the scores that were read.
+        self._source: StoredSource | None = None
         self._snapshot = ""
         #: Identity of a content → its vector.
         self._vectors: dict[bytes, np.ndarray] = {}
-        #: Ids below this number are in the index, or in ``_pending``.
+        #: Ids below this number are in the index, or in ``_waiting``.
         self._seen = 0
-        self._pending: list[int] = []
+        #: Content → ids of the images that have no vector; None for images whose content is not known.
+        self._waiting: dict[bytes | None, list[int]] = {}
         #: What the latest results of `of` were made of, and the results.
         self._latest: tuple[tuple[object, ...], tuple[ExactIndex, IdSet | None]] | None = None
         stored_classifier(folder)
@@ -122,11 +125,14 @@ class WordIndex(GalleryWords):
             self._file.close()
 
     def of(self, engine: Engine) -> tuple[ExactIndex, IdSet | None]:
-        """As `GalleryWords.of`; ``engine`` is the present one of the folder, see `LiveEngine.engine`."""
+        """As `GalleryWords.of`; ``engine`` is the present one of the folder, see `LiveEngine.engine`.
+
+        The index that this returns does not change.
+        """
         with self._lock:
             self._read()
             self._extend(engine)
-            state = engine.index, self._index, len(self._index)
+            state = engine.index, self._index
             if self._latest is None or self._latest[0] != state:
                 self._latest = state, super().of(engine)
             return self._latest[1]
@@ -136,7 +142,7 @@ class WordIndex(GalleryWords):
         with self._lock:
             self._read()
             self._extend(engine)
-            ids = np.array(self._pending, np.int64)
+            ids = np.sort(np.array([id for waiting in self._waiting.values() for id in waiting], np.int64))
             return ids[engine.index.contains(ids)]
 
     def classify_missing(self, engine: Engine) -> int:
@@ -155,38 +161,49 @@ class WordIndex(GalleryWords):
         return len(ids)
 
     def _read(self) -> None:
-        """Convert the scores that were stored since the last call."""
+        """Convert the scores that were stored since the last call, and index the images that waited for them."""
         version = self._file.version()
         if version == self._version:
             return
         with self._file.reading() as connection:
-            contents, classes, probabilities, last = class_scores.read(connection, self._last)
+            source = class_scores.TABLE.source_of(connection)
+            if source is None or self._source is None or source.fingerprint != self._source.fingerprint:
+                # Scores of two classifiers cannot be compared.
+                self._vectors, self._last = {}, 0
+                self._restart()
+            contents, classes, probabilities, self._last = class_scores.read(connection, self._last)
         for start in range(0, len(contents), _STEP):
             rows = slice(start, start + _STEP)
             vectors = self._space.embed_likeliest(classes[rows], probabilities[rows])
             self._vectors.update(zip(contents[rows], vectors, strict=True))
-        self._last, self._version = last, version
+        self._source, self._version = source, version
+        self._add({content: waiting for content in contents if (waiting := self._waiting.pop(content, None))})
 
     def _extend(self, engine: Engine) -> None:
-        """Add the images of the engine that have scores by now."""
+        """Add the rows of the engine's table that are new since the last call."""
         if engine.saved.snapshot_id != self._snapshot:
             # Another save may have given the ids to other images.
-            self._index, self._seen, self._pending = ExactIndex("cosine"), 0, []
+            self._restart()
             self._snapshot = engine.saved.snapshot_id
-        table = engine.table
-        ids, self._pending = [], [*self._pending, *range(self._seen, len(table))]
-        vectors, pending = [], []
-        for id in self._pending:
+        table, new = engine.table, {}
+        for id in range(self._seen, len(table)):
             content = table.content(id)
-            vector = None if content is None else self._vectors.get(content)
-            if vector is None:
-                pending.append(id)
-            else:
-                ids.append(id)
-                vectors.append(vector)
-        if ids:
-            self._index.add(np.stack(vectors), ids)
-        self._seen, self._pending = len(table), pending
+            found = new if content in self._vectors else self._waiting
+            found.setdefault(content, []).append(id)
+        self._seen = max(self._seen, len(table))
+        self._add(new)
+
+    def _restart(self) -> None:
+        """Forget which images are indexed."""
+        self._index, self._seen, self._waiting = ExactIndex("cosine"), 0, {}
+
+    def _add(self, images: dict[bytes, list[int]]) -> None:
+        """Index images whose vectors are known. images : content → ids."""
+        vectors = {id: self._vectors[content] for content, ids in images.items() for id in ids}
+        if vectors:
+            ids = sorted(vectors)
+            # Another index: a search in another thread may still use the former one.
+            self._index = self._index.extended(np.stack([vectors[id] for id in ids]), np.array(ids, np.int64))
 
 
 def classify(

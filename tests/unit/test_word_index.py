@@ -13,6 +13,7 @@ from helpers.images.folders import from_folder
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.combined import QueryPart, TextUnsupported, parse_text, search_parts
 from helpers.search.engine import Engine
+from helpers.search.gallery import GalleryTable
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
@@ -151,6 +152,51 @@ def test_another_classifier_replaces_the_scores(folder):
     classify(folder, engine, Other())
     assert stored_classifier(folder).name == "other"
     assert len(stored_scores(folder)) == 4
+
+
+class Inverted(ColorClasses):
+    """Another classifier, which takes "red" for "blue" and the reverse."""
+
+    name = "inverted-classes"
+
+    def compute(self, pixels):
+        return super().compute(pixels[..., ::-1])
+
+
+def test_an_open_index_follows_another_classifier(folder):
+    engine = Engine.load(folder, ColorFeatures())
+    classify(folder, engine, ColorClasses())
+    words = WordIndex(folder, ColorWords())
+    assert text_query(engine, words, "blue", 1) == ["blue"]
+    # A run that was interrupted: some images have scores of the new classifier, and no one has old ones.
+    ids = [engine.table.id_of(f"{name}.png") for name in ("green", "red")]
+    classify(folder, engine, Inverted(), ids=ids)
+    assert set(text_query(engine, words, "blue")) == {"red", "green"}
+    assert sorted(words.missing(engine)) == sorted(set(range(4)) - set(ids))
+    classify(folder, engine, Inverted())
+    assert text_query(engine, words, "blue", 1) == ["red"] and not len(words.missing(engine))
+    assert text_query(engine, words, "red", 1) == ["blue"]
+
+
+def test_a_search_looks_only_at_what_has_changed(folder, tmp_path, monkeypatch):
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        ids = [live.engine.table.id_of(f"{name}.png") for name in ("green", "blue")]
+        classify(folder, live.engine, ColorClasses(), ids=ids)
+        words, looked, content = WordIndex(folder, ColorWords()), [], GalleryTable.content
+        monkeypatch.setattr(GalleryTable, "content", lambda table, id: looked.append(id) or content(table, id))
+        assert text_query(live.engine, words, "blue", 1) == ["blue"]
+        assert looked == [0, 1, 2, 3], "once each, though two images have no scores"
+        before = words.of(live.engine)[0]
+        paint(tmp_path / "new" / "dark.png", (90, 0, 0))
+        live.add(from_folder(tmp_path / "new"))
+        live.remove([ids[1]])
+        looked.clear()
+        assert text_query(live.engine, words, "blue", 1) == ["green"] and looked == [4]
+        classify(folder, live.engine, ColorClasses())
+        looked.clear()
+        assert set(text_query(live.engine, words, "red", 3)) == {"red", "yellow", "dark"} and looked == []
+        assert len(before) == 2, "a search that uses it does not find images that its engine lacks"
+        words.close()
 
 
 def test_an_interrupted_run_continues(folder, monkeypatch):
