@@ -16,7 +16,7 @@ from helpers.search.rerank import feedback
 from helpers.search.word_index import GalleryWords
 from helpers.vectors import l2_normalize
 
-#: The number of best results of each kind of part whose scores are combined.
+#: At least so many of the best results of each kind of part get a combined score.
 DEPTH = 1000
 
 #: A word to leave out: a hyphen or a minus sign in front of it.
@@ -84,12 +84,12 @@ def search_parts(
     engine: Engine, parts: Sequence[QueryPart], k: int = 10, words: GalleryWords | None = None, *,
     allowed: Filter = None, excluded: Filter = None,
 ) -> Ranking:  # fmt: skip
-    """The ``k`` best results of a query of several parts: Ranking (1, k).
+    """The ``k`` best results of a query of several parts: Ranking (1, k), padded if there are fewer.
 
     The score of an image is the weighted mean of its cosines with the parts: the sum of weight × cosine, divided by
     the sum of the weights' absolute values. If the extractor embeds texts, such as an image–text encoder, all parts are
     vectors of one space, and one search finds the best. Otherwise images are compared in the space of the features and
-    texts in a space of words. The scores of the `DEPTH` best of both are then combined.
+    texts in a space of words. The scores of the best images of each, ``k`` but at least `DEPTH`, are then combined.
 
     Parameters
     ----------
@@ -135,7 +135,9 @@ def search_parts(
     if held.any():
         scores[held] += l2_normalize(index.vectors(ids[held])) @ by_text
     # An image without class scores resembles no text.
-    return Ranking(*best_first(ids[None], scores[None], k))
+    best, of_best = best_first(ids[None], scores[None], k)
+    missing = ((0, 0), (0, k - best.shape[1]))
+    return Ranking(np.pad(best, missing, constant_values=PAD), np.pad(of_best, missing, constant_values=-np.inf))
 
 
 def _embedded(engine: Engine, texts: Sequence[QueryPart]) -> list[QueryPart]:

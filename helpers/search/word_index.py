@@ -185,11 +185,14 @@ class WordIndex(GalleryWords):
             # Another save may have given the ids to other images.
             self._restart()
             self._snapshot = engine.saved.snapshot_id
-        table, new = engine.table, {}
+        table = engine.table
+        new: dict[bytes, list[int]] = {}
         for id in range(self._seen, len(table)):
             content = table.content(id)
-            found = new if content in self._vectors else self._waiting
-            found.setdefault(content, []).append(id)
+            if content is not None and content in self._vectors:
+                new.setdefault(content, []).append(id)
+            else:
+                self._waiting.setdefault(content, []).append(id)
         self._seen = max(self._seen, len(table))
         self._add(new)
 

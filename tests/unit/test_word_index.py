@@ -17,6 +17,7 @@ from helpers.search.gallery import GalleryTable
 from helpers.search.persist import class_scores
 from helpers.search.persist.engine_file import EngineFile
 from helpers.search.persist.live import LiveEngine
+from helpers.search.ranking import PAD
 from helpers.search.word_index import GalleryWords, NoClassScores, WordIndex, classify, stored_classifier
 
 N_CLASSES = 1000
@@ -279,6 +280,17 @@ def test_class_scores_in_memory_leave_out_what_the_engine_lacks(folder):
     assert words.of(engine)[1].ids.tolist() == [red]
     nothing = GalleryWords(ColorWords(), np.full((4, N_CLASSES), np.nan, np.float32))
     assert text_query(engine, nothing, "red") == []
+
+
+def test_a_ranking_has_k_columns_in_both_spaces(folder):
+    engine = Engine.load(folder, ColorFeatures())
+    classify(folder, engine, ColorClasses())
+    words = WordIndex(folder, ColorWords())
+    image = QueryPart(vector=np.eye(3)[0])
+    for parts in (parse_text("red"), [image], [image, *parse_text("-red")]):
+        found = search_parts(engine, parts, 6, words)
+        assert found.ids.shape == found.scores.shape == (1, 6)
+        assert np.count_nonzero(found.ids[0] == PAD) == 2 and np.isneginf(found.scores[0, -2:]).all()
 
 
 @pytest.mark.parametrize(
