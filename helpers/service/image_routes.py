@@ -64,12 +64,12 @@ def single_images(service: SearchService) -> APIRouter:
 
     @router.patch("", responses=error_responses(*_EDIT_ERRORS, *BODY_ERRORS), dependencies=change)
     async def change_class(id: ImageId, change: ClassChange) -> ImageOut:
-        """Change the class of an image. It gets a new id, which the response has."""
+        """Change the class of an image. If the class differs, the image gets a new id, which the response contains."""
         return await service.edit(service.edits.set_class, id, change.class_name)
 
     @router.post("/restore", responses=error_responses(*_EDIT_ERRORS, "file_not_found"), dependencies=change)
     async def restore_image(id: ImageId) -> ImageOut:
-        """Restore an image that was removed within the last hour. It gets a new id, which the response has."""
+        """Restore an image that was removed within the last hour. It gets a new id, which the response contains."""
         return await service.edit(service.edits.restore, id)
 
     why_errors = error_responses(*_FILE_ERRORS, *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "not_applicable")
@@ -105,7 +105,8 @@ def whole_gallery(service: SearchService) -> APIRouter:
             names = safe_names(image.key if image.key.endswith(image.name) else image.name for image in images)
             return [(name, service.gallery_search.path(image.id)) for name, image in zip(names, images, strict=True)]
 
-        name = safe_names([service.gallery_search.summary()["name"]])[0]
+        summary = await service.searches(service.gallery_search.summary)
+        name = safe_names([summary["name"]])[0]
         # Some characters are not allowed in a header.
         name = re.sub(r"[^\w .-]", "_", name, flags=re.ASCII)
         headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}

@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import shutil
+import threading
 import time
 import zipfile
 
@@ -315,6 +316,16 @@ def test_an_export_has_the_files(client, gallery):
     assert client.get("/v1/images/export", params={"id": 99}).status_code == 404
     assert client.get("/v1/images/export").status_code == 422
     assert client.get("/v1/images/export", params={"id": [1] * 501}).status_code == 422
+
+
+def test_an_export_reads_the_gallery_outside_the_event_loop(client, monkeypatch):
+    gallery_search, threads = client.app.state.service.gallery_search, []
+    summary = gallery_search.summary
+    monkeypatch.setattr(
+        gallery_search, "summary", lambda: threads.append(threading.current_thread().name) or summary()
+    )  # fmt: skip
+    assert client.get("/v1/images/export", params={"id": 1}).status_code == 200
+    assert threads and all(name.startswith("search") for name in threads)
 
 
 def test_names_in_an_export_stay_in_its_folder():
