@@ -19,7 +19,8 @@ from helpers.service.settings import Settings
 
 _DESCRIPTION = """
 Finds the images of a gallery that are most similar to a query. The query is an uploaded image, an image of the gallery,
-or the vector of an earlier search. Results come page by page, and can be limited to a class.
+or the vector of an earlier search. A combined query has several parts, each with a weight: images of the gallery,
+vectors, and texts (if `text` of `/v1/info` is true). Results come page by page, and can be limited to a class.
 
 A query may be one or more parts of an image. If the index has regions (`regions` of `/v1/info`), parts are compared
 with the parts of the gallery's images, and each result tells which of its parts matches.
@@ -57,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version="1",
         lifespan=lifespan,
-        # FastAPI's own pages load Swagger UI from another host, which the policy forbids; see `routes`.
+        # FastAPI's own pages load Swagger UI from another host, which the policy forbids; see `page_routes`.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]), name="swagger")
     for router in (
         routes.searches(service), routes.regions(service), image_routes.whole_gallery(service), routes.images(service),
-        image_routes.single_images(service), routes.about(service),
+        routes.image_files(service), image_routes.single_images(service), routes.about(service),
     ):  # fmt: skip
         app.include_router(router, dependencies=routes.read_dependencies(settings))
     for router in (routes.state(service), page_routes.page(service)):

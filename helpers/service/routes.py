@@ -168,7 +168,10 @@ def searches(service: SearchService) -> APIRouter:
 
     @router.post("/vector", responses=error_responses("image_not_found", "class_not_found", *_JSON))
     async def search_by_vector(query: VectorQuery) -> SearchOut:
-        """Search by the vector of an earlier search with `vectors`: the next page or a class, without a new upload."""
+        """Search by the vector of an earlier search: for its next page or for one class, without another upload.
+
+        The response to a search contains the vector if its parameter `vectors` is true.
+        """
         return await timed(service.searches(gallery_search.search, query.vectors, query.options))
 
     @router.get("/id/{id}", responses=error_responses(*_ID, *_FILE, *_CHOICES, *EXTRACTION_ERRORS, "class_not_found"))
@@ -209,7 +212,7 @@ def regions(service: SearchService) -> APIRouter:
     return router
 
 
-_BEARER = HTTPBearer(auto_error=False, description="A key of the service. Or in the header X-API-Key.")
+_BEARER = HTTPBearer(auto_error=False, description="A key of the service. It may also be in the header X-API-Key.")
 
 
 def change_dependencies(settings: Settings) -> list[params.Depends]:
@@ -260,9 +263,9 @@ def images(service: SearchService) -> APIRouter:
         request: Request, response: Response, image: _NamedUpload,
         class_name: Annotated[NewClassName | None, Query()] = None,
     ) -> ImageOut:  # fmt: skip
-        """Add an image. Before the response, the change is flushed to the disk. A killed process does not lose it.
+        """Add an image. The change is flushed to the disk before the response, so a killed process does not lose it.
 
-        The same file is added once: a second request returns 200 and the image that is there, with its class.
+        The same file is added only once: a second request returns 200 and the image that is there, with its class.
         """
         added, new = await service.add(request, image, class_name)
         if not new:
@@ -276,14 +279,22 @@ def images(service: SearchService) -> APIRouter:
 
     @router.delete("/{id}", status_code=204, responses=error_responses(*_ID, *CHANGE_ERRORS), dependencies=change)
     async def remove_image(id: ImageId) -> Response:
-        """Remove an image from the index. For an hour, it can be restored.
+        """Remove an image from the index. It can be restored for an hour.
 
-        Then its file is deleted, but only if it was added over HTTP.
+        After that hour, its file is deleted if it was added over HTTP. Other files are kept.
         """
         await service.changes(service.remove, id)
         return Response(status_code=204)
 
-    @router.get("/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
+    return router
+
+
+def image_files(service: SearchService) -> APIRouter:
+    """The images of the gallery as JPEG files."""
+    router = APIRouter(prefix="/v1/images/{id}", tags=["images"])
+    failed = error_responses(*_ID, *_FILE)
+
+    @router.get("/thumbnail", response_class=Response, responses=_JPEG | failed)
     async def get_thumbnail(
         request: Request,
         id: ImageId,
@@ -295,7 +306,7 @@ def images(service: SearchService) -> APIRouter:
         side = next(each for each in THUMBNAIL_SIDES if each >= side)
         return await _jpeg(request, service, id, side, thumbnails.get)
 
-    @router.get("/{id}/file", response_class=Response, responses=_JPEG | error_responses(*_ID, *_FILE))
+    @router.get("/file", response_class=Response, responses=_JPEG | failed)
     async def get_file(request: Request, id: ImageId) -> Response:
         """Return an image as an upright JPEG of at most 2048 × 2048 pixels."""
         return await _jpeg(request, service, id, _LARGE, partial(thumbnails.render, quality=90))
