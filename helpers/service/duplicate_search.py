@@ -63,7 +63,8 @@ class DuplicateSearch:
         if len(engine.index.ids) > MAX_IMAGES:
             raise ApiError(
                 422,
-                f"The page finds near-duplicates among up to {MAX_IMAGES:,} images. Use the command `lookalike audit`.",
+                f"The service finds near-duplicates in galleries of up to {MAX_IMAGES:,} images. "
+                "For this one, use the command `lookalike audit`.",
                 code="not_applicable",
             )
         with self._lock:

@@ -5,9 +5,12 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from helpers.text import printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: Images of one file.
 MAX_IMAGES = 500
@@ -18,12 +21,12 @@ _UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 
 
 class _Sink(io.RawIOBase):
-    """A file that cannot be read or searched; `taken` returns what was written."""
+    """A file that cannot be read or seeked; `taken` returns what was written."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, content: Any) -> int:
+    def write(self, content: "ReadableBuffer") -> int:
         self._parts.append(bytes(content))
         return len(self._parts[-1])
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,10 +28,10 @@ class ClassChange(BaseModel):
 class DetailsOut(ImageOut):
     """An image of the gallery, and what its file says about it."""
 
-    width: int = Field(description="Of the upright image, in pixels.")
-    height: int
-    bytes: int = Field(description="Size of the file.")
-    format: str = Field(description="Of the file, such as JPEG.")
+    width: int = Field(description="Width of the upright image, in pixels.")
+    height: int = Field(description="Height of the upright image, in pixels.")
+    bytes: int = Field(description="Size of the file, in bytes.")
+    format: str = Field(description="Format of the file, such as JPEG.")
     modified: str = Field(description="When the file was modified, in UTC.")
     taken: str | None = Field(description="When the image was taken, in the time of the camera; null if unknown.")
     camera: Text | None = Field(description="Maker and model; null if unknown.")
@@ -49,23 +49,28 @@ class SizesOut(BaseModel):
 class CopyOut(ImageOut):
     """One of the copies of an image."""
 
-    width: int | None = Field(description="Of the upright image, in pixels; null if its file cannot be read.")
-    height: int | None
-    bytes: int | None = Field(description="Size of the file.")
+    width: int | None = Field(description="Width of the upright image, in pixels; null if its file cannot be read.")
+    height: int | None = Field(description="Height of the upright image, in pixels; null if its file cannot be read.")
+    bytes: int | None = Field(description="Size of the file, in bytes; null if it cannot be read.")
     how: str | None = Field(
         description="What found it: bytes (equal files), hash (a similar image), mirror or crop; null for the image "
         "that represents the group."
     )
-    correlation: float | None = Field(description="Of its pixels with those of the image that it was compared with.")
+    correlation: float | None = Field(
+        description="Correlation of its pixels with those of the image that it was compared with."
+    )
     keep: bool = Field(
-        description="Whether it is the best copy: most pixels, then the largest file, the oldest one, the shortest path"
+        description="Whether it is the best copy: the one with the most pixels; of these the largest file, then "
+        "the oldest one, then the one with the shortest path."
     )
 
     @classmethod
-    def of(cls, image: ImageOut, details: FileDetails | None, **more) -> Self:
+    def of(
+        cls, image: ImageOut, details: FileDetails | None, how: str | None, correlation: float | None, keep: bool
+    ) -> Self:
         """From an image, the details of its file if that can be read, and the other values."""
-        size: dict[str, Any] = {name: getattr(details, name, None) for name in ("width", "height", "bytes")}
-        return cls(**vars(image), **size, **more)
+        width, height, size = (details.width, details.height, details.bytes) if details else (None, None, None)
+        return cls(**vars(image), width=width, height=height, bytes=size, how=how, correlation=correlation, keep=keep)
 
 
 class CopiesOut(BaseModel):
@@ -84,7 +89,7 @@ class DuplicatesOut(BaseModel):
 class ExplanationOut(BaseModel):
     """What makes an image similar to a query: maps over both, as JPEG in a data URL. They have one scale."""
 
-    similarity: float = Field(description="Of the query and the whole image.")
+    similarity: float = Field(description="Similarity of the query and the whole image.")
     method: str
     shows: str = Field(description="What the maps show.")
     query: str = Field(description="The map over the query.")

@@ -1,8 +1,8 @@
 """The order in which the images of the gallery are listed."""
 
-import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class Listing:
         key = path, table.content(id)
         if key not in self._files:
             try:
-                status = os.stat(path)
+                status = Path(path).stat()
             except OSError:
                 return 0, 0
             self._files[key] = status.st_mtime_ns, status.st_size

@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -27,7 +27,7 @@ log = logging.getLogger("lookalike.service")
 _MAX_CONNECTIONS = 1000
 
 
-def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **settings) -> None:
+def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **settings: Any) -> None:
     """Serve an engine folder until the process is interrupted.
 
     Parameters
@@ -69,7 +69,7 @@ def run(engine_folder: str | Path, workers: int = 1, log_level: str = "info", **
         shutil.rmtree(metrics, ignore_errors=True)
 
 
-def options(log_level: str) -> dict:
+def options(log_level: str) -> dict[str, Any]:
     """Options of uvicorn, except the address."""
     return {
         "http": "h11",
@@ -113,7 +113,10 @@ def from_environment() -> "FastAPI":
 
 
 def _limit_blas_threads() -> None:
-    """Searches run in parallel. One that used all cores would wait for those on which a network computes."""
+    """Limit matrix products to one thread.
+
+    Searches run in parallel. One that used all cores would wait for those on which a network computes.
+    """
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")

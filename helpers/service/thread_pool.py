@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class CallLimit:
-    """A ``with`` block that at most ``limit`` calls of one event loop may be in; a further call gets status 429."""
+    """A ``with`` block for at most ``limit`` calls of one event loop at a time; another call gets status 429."""
 
     def __init__(self, limit: int):
         self._limit, self._calls = limit, 0
@@ -25,7 +25,7 @@ class CallLimit:
             raise too_many_requests()
         self._calls += 1
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._calls -= 1
 
 
@@ -38,7 +38,7 @@ class BoundedThreadPool:
     def __init__(self, name: str, threads: int, limit: int):
         self._pool, self._calls = ThreadPoolExecutor(threads, name), CallLimit(limit)
 
-    async def __call__(self, work: Callable[..., T], *arguments) -> T:
+    async def __call__(self, work: Callable[..., T], *arguments: object) -> T:
         """The result of ``work``; a call that is canceled while it waits never runs.
 
         Raises
