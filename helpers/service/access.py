@@ -126,7 +126,7 @@ def _same(given: str, key: str) -> bool:
 def _key_error(given: str, reason: str) -> ApiError:
     return ApiError(
         401,
-        f"{reason}: Authorization: Bearer KEY, or {KEY_HEADER}: KEY.",
+        f"{reason}. Send it in a header: Authorization: Bearer KEY, or {KEY_HEADER}: KEY.",
         {"WWW-Authenticate": 'Bearer realm="Lookalike"'},
         code="key_wrong" if given else "key_required",
     )

@@ -23,7 +23,7 @@ FORMATS = {
     "TIFF": re.compile(rb"II\*\0|MM\0\*"),
 }
 
-#: A JPEG may have this many times the pixels of other images, because its decoder halves both sides.
+#: A JPEG with a single scan may have this many times the pixels of other images, because its decoder halves both sides.
 _JPEG_FACTOR = 4
 
 #: Other file types that people upload, for the error message.
@@ -66,7 +66,7 @@ class UploadedImage:
     def inspect(self, max_pixels: int) -> ImageInfo:
         """Read the header of the image.
 
-        max_pixels : a JPEG may have four times as many, unless it is progressive; it is decoded at half of its size.
+        max_pixels : only a JPEG with a single scan may have four times as many, because it is decoded at half size.
 
         Raises
         ------
@@ -88,9 +88,9 @@ class UploadedImage:
         limit = min(_JPEG_FACTOR * max_pixels, MAX_JPEG_PIXELS) if one_scan else max_pixels
         scale = reduction(width, height, max_pixels)
         if width * height > limit or scale is None:
-            what = f"a progressive {kind}" if kind == "JPEG" and not one_scan else kind
+            what = "a JPEG with several scans" if kind == "JPEG" and not one_scan else kind
             message = f"The image has {width} × {height} pixels. The limit is {limit:,} pixels for {what}."
-            raise ApiError(400, message, code="image_too_large")
+            raise ApiError(400, f"{message} Send a smaller image.", code="image_too_large")
         return ImageInfo(kind, width, height, scale)
 
     def decode(self, info: ImageInfo) -> np.ndarray:

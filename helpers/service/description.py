@@ -9,7 +9,7 @@ from helpers.service.examples import RESPONSES
 
 
 def describe(app: FastAPI) -> dict:
-    """The description of all routes of an application, with the form of errors and examples. Computed once."""
+    """Describe all routes of an application, with the form of errors and examples; computed once."""
     if not app.openapi_schema:
         description = get_openapi(
             title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
@@ -30,7 +30,7 @@ def describe(app: FastAPI) -> dict:
 
 
 def _require_file(operation: dict, schemas: dict) -> None:
-    """The file of a form is optional for FastAPI, because it may also be the body itself."""
+    """Describe the file of a form as required. FastAPI takes it as optional, because it may also be the body itself."""
     body = operation.get("requestBody", {})
     form = body.get("content", {}).get("multipart/form-data")
     if form and body.get("required"):

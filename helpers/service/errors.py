@@ -39,7 +39,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unsupported_image": (415, "The file is not an image, or its format is not supported."),
     "unsupported_content_type": (415, "The body has a Content-Type that the path does not support."),
     "invalid_request": (422, "A parameter or a field is missing or invalid. The details name it."),
-    "unknown_parameter": (422, "A parameter, a field or a body is not known, is repeated, or is at the wrong place."),
+    "unknown_parameter": (422, "A parameter, a field or a body is not known, is repeated, or is in the wrong place."),
     "not_applicable": (422, "The request is valid, but this engine does not support it."),
     "too_many_requests": (429, "Too many requests are waiting."),
     "internal_error": (500, "The message contains a number that identifies the error in the log of the service."),

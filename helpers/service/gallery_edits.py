@@ -43,18 +43,17 @@ class GalleryEdits:
                     self.removed.take_file(image)
 
     def restore(self, id: int) -> int:
-        """Add an image again that was removed: its new id.
+        """Add a removed image again; returns its new id.
 
         Raises
         ------
-        ApiError : 404, it was not removed, or too long ago, or its file was deleted.
+        ApiError : 404, it was not removed, or it was removed too long ago, or its file was deleted.
         """
         image = self.removed.get(id)
         self._live.refresh()
         if image is None or self._live.engine.index.contains(np.array([id]))[0]:
-            raise ApiError(
-                404, f"Image {id} cannot be restored: it was not removed, or too long ago.", code="image_not_found"
-            )
+            message = f"Image {id} cannot be restored: it was not removed, or was removed too long ago."
+            raise ApiError(404, message, code="image_not_found")
         if not self.removed.has_file(image):
             raise ApiError(404, f"Image {id} cannot be restored: its file was deleted.", code="file_not_found")
         added = self._live.add_extracted(
@@ -65,7 +64,9 @@ class GalleryEdits:
         return int(added.ids[0])
 
     def set_class(self, id: int, class_name: str | None) -> int:
-        """Change the class of an image: its new id, or the same one if it has this class. class_name : None for none.
+        """Change the class of an image; returns its new id, or the same one if the class does not change.
+
+        class_name : None for no class.
 
         Raises
         ------

@@ -45,8 +45,8 @@ async def check_parameters(request: Request) -> None:
 
     Raises
     ------
-    ApiError : 415, the body has another type; 422, a name is unknown, is at the wrong place, or is repeated although it
-        has one value, or the route takes no body.
+    ApiError : 415, the body has another type; 422, a name is unknown, is in the wrong place, or is repeated although it
+        takes only one value, or the route takes no body.
     """
     known = known_parameters(request.app).get((request.method, request.scope["route"].path))
     if known is None:
@@ -84,7 +84,15 @@ def _check_type(kind: str, known: list[str]) -> None:
 
 
 def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewhere: Mapping[str, str]) -> None:
-    """place : of the names in the request. elsewhere : names that belong to other places, and these."""
+    """Refuse names that the route does not know, that belong in another place, or that are repeated.
+
+    place : where the names are in the request. known : the names that belong there, and whether each may be repeated.
+    elsewhere : names that belong in other places, and these places.
+
+    Raises
+    ------
+    ApiError : 422, there is such a name.
+    """
     names = [name for name, _ in items]
     details = []
     for name in dict.fromkeys(names):
@@ -96,7 +104,7 @@ def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewh
             choices = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
             message = f"{shown} is not known; {choices}"
         elif names.count(name) > 1 and not known[name]:
-            message = f"{shown} is repeated, but has one value"
+            message = f"{shown} is repeated, but takes only one value"
         else:
             continue
         details.append(ErrorDetail(location=[place, shown], message=message, type="unknown_parameter"))

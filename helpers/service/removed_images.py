@@ -60,7 +60,7 @@ class RemovedImages:
         write_atomically(self._record(image.id), json.dumps(values).encode("ascii"))
 
     def get(self, id: int) -> RemovedImage | None:
-        """An image that was kept; None if it was not removed, or too long ago."""
+        """An image that was kept; None if it was not removed, or was removed too long ago."""
         try:
             values = json.loads(self._record(id).read_bytes())
         except FileNotFoundError:

@@ -17,7 +17,7 @@ def normalized(text: str) -> str:
 
     Raises
     ------
-    ValueError : it is no path, has characters that a URL encodes, or begins like a path of the service.
+    ValueError : it is not a path, has characters that a URL encodes, or begins like a path of the service.
     """
     path = text.strip("/")
     if not path:

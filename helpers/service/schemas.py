@@ -53,7 +53,7 @@ Text = Annotated[str, BeforeValidator(printable)]
 ClassName = Annotated[
     str, Field(min_length=1, max_length=4 * 255, description="Only images of this class.", examples=["beach"])
 ]
-NoClass = Annotated[bool, Field(description="Only images without a class. It excludes class_name.")]
+NoClass = Annotated[bool, Field(description="Only images without a class. Cannot be combined with class_name.")]
 RerankerName = Annotated[
     str,
     AfterValidator(lambda name: reranker(name).name),
@@ -86,7 +86,10 @@ SortName = Annotated[
 ]
 #: Marked images move the query, as in J. J. Rocchio's relevance feedback.
 Marks = Annotated[list[Id], Field(max_length=100, examples=[[3, 8]])]
-GOOD_MARKS = "Ids of good results: the query is moved towards their mean. Give all marks, and the first query."
+GOOD_MARKS = (
+    "Ids of good results: the query is moved towards their mean. Send all marks with each request, and the query as it "
+    "was without marks."
+)
 BAD_MARKS = "Ids of bad results: the query is moved away from their mean."
 #: Parts of a query, and queries of a batch.
 MAX_PARTS, MAX_QUERIES = 8, 100
@@ -270,8 +273,8 @@ class RegionsOut(BaseModel):
 
     source: RegionSourceName
     stored: bool = Field(description="Whether the parts come from the index; otherwise they were computed.")
-    width: int = Field(description="Of the upright image, in pixels.")
-    height: int
+    width: int = Field(description="Width of the upright image, in pixels.")
+    height: int = Field(description="Height of the upright image, in pixels.")
     regions: list[RegionOut]
 
     @classmethod
@@ -305,8 +308,12 @@ class ResultOut(ImageOut):
     regions: list[MatchOut] = Field(
         description="The matched part for each part of the query. Empty if whole images were searched."
     )
-    width: int | None = Field(description="Of the upright image, in pixels, if a matched part has a box; else null.")
-    height: int | None
+    width: int | None = Field(
+        description="Width of the upright image, in pixels, if a matched part has a box; otherwise null."
+    )
+    height: int | None = Field(
+        description="Height of the upright image, in pixels, if a matched part has a box; otherwise null."
+    )
 
 
 class SearchOut(BaseModel):
@@ -322,7 +329,7 @@ class SearchOut(BaseModel):
     )
     vector: str | list[str] | None = Field(
         description="Feature vector of the query, if the request has `vectors=true`: base64 of little-endian "
-        "float32. If the query has several boxes, a list with the vector of each. Otherwise null."
+        "float32. If the query has several parts, a list with the vector of each. Otherwise null."
     )
     milliseconds: float = Field(description="Time within the service.")
 
@@ -356,7 +363,7 @@ class BatchOut(BaseModel):
 
 
 class ImagesOut(BaseModel):
-    """Some images of the gallery, in its order."""
+    """Some images of the gallery, in the requested order."""
 
     images: list[ImageOut]
     total: int
@@ -393,7 +400,8 @@ class InfoOut(BaseModel):
     rerankers: list[str] = Field(description="Names of the re-rankers that work with the index.")
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
-        description="Who may add and remove images: every client (open), clients with the key, or no one (off)."
+        description="Who may add and remove images: every client on this computer (open), clients with the key (key), "
+        "or no one (off)."
     )
     limits: LimitsOut
 
@@ -407,12 +415,12 @@ class HealthOut(BaseModel):
 class VersionOut(BaseModel):
     """The version of the program, and of the interface."""
 
-    version: str = Field(description="Of lookalike, as `lookalike --version` prints it.")
+    version: str = Field(description="Version of lookalike, as `lookalike --version` prints it.")
     api: Literal["v1"] = Field(default="v1", description="The beginning of the paths of the interface.")
 
 
 def box_numbers(text: str) -> tuple[float, ...]:
-    """The numbers of a text such as ``10,20,30,40``, of any count. Raises ApiError: 422, a part is no number."""
+    """The numbers of a text such as ``10,20,30,40``, of any count. Raises ApiError: 422, a part is not a number."""
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError as error:

@@ -141,7 +141,7 @@ class SearchService:
         return BatchOut.of(await asyncio.gather(*searches))
 
     def _open_source(self, name: str) -> RegionSource:
-        """The source of the engine's regions, which may be the reader's own detector, or one of the library."""
+        """The source of the engine's regions, which may be the user's own detector, or one of the library."""
         is_own = self._regions is not None and self._regions.source == name
         if name != "detector" or (is_own and stored_source(self.settings.folder).detector is not None):
             return open_source(self.settings.folder) if is_own else region_source(name)
@@ -165,7 +165,7 @@ class SearchService:
         self._completing.submit(self._complete)
         return added
 
-    async def edit(self, edit: Callable[..., int], *arguments) -> ImageOut:
+    async def edit(self, edit: Callable[..., int], *arguments: object) -> ImageOut:
         """An image after an edit, which may have given it a new id."""
         id = await self.changes(edit, *arguments)
         self._completing.submit(self._complete)
@@ -197,7 +197,9 @@ class SearchService:
                 elif missing is not None:
                     missing.extract_missing(self._live.engine)
             except Exception:
-                log.exception("the %s of added images cannot be computed; they do not find these images", computed)
+                log.exception(
+                    "the %s of added images cannot be computed, so searches by them do not find these images", computed
+                )
 
     def remove(self, id: int) -> None:
         """Remove an image and its thumbnails. For a thread of `changes`."""

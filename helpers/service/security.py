@@ -146,7 +146,7 @@ class SecurityMiddleware:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The request is too large. The limit is {limit:,} bytes.")
+    return ApiError(413, f"The request is too large. Send at most {limit:,} bytes.")
 
 
 def changes_the_index(method: str, path: str) -> bool:

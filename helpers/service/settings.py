@@ -114,7 +114,7 @@ class Settings:
 
 
 def _origin(text: str) -> str:
-    """An origin as browsers send it. Raises ValueError: it is none."""
+    """An origin as browsers send it. Raises ValueError: it is not an origin."""
     origin = text.strip().lower().rstrip("/")
     parts = urlsplit(origin)
     if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path or "@" in origin):

@@ -61,10 +61,10 @@ def test_a_large_photograph_is_read_in_bounded_memory(large):
 
 def test_the_service_refuses_a_progressive_jpeg_above_its_limit():
     """Its decoder keeps the coefficients of the whole image, however much it reduces the pixels."""
-    for progressive, kind, limit in ((True, "a progressive JPEG", "1,000"), (False, "JPEG", "4,000")):
+    for progressive, kind, limit in ((True, "a JPEG with several scans", "1,000"), (False, "JPEG", "4,000")):
         written = io.BytesIO()
         Image.new("RGB", (80, 60)).save(written, "JPEG", progressive=progressive)
-        with pytest.raises(ApiError, match=f"80 × 60 pixels. The limit is {limit} pixels for {kind}"):
+        with pytest.raises(ApiError, match=f"80 × 60 pixels. The limit is {limit} pixels for {kind}. Send"):
             UploadedImage(written.getvalue()).inspect(1000)
         assert UploadedImage(written.getvalue()).inspect(4800).scale == 1
     assert UploadedImage(written.getvalue()).inspect(1200).pixels == 1200

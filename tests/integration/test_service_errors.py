@@ -82,7 +82,7 @@ def test_every_route_refuses_unknown_parameters(send, description):
     ("method", "path", "options", "message"),
     [
         ("GET", "/v1/search/id/1", {"params": {"ofset": 5}}, "ofset is not known; did you mean offset?"),
-        ("GET", "/v1/search/id/1?k=1&k=2", {}, "k is repeated, but has one value"),
+        ("GET", "/v1/search/id/1?k=1&k=2", {}, "k is repeated, but takes only one value"),
         ("GET", "/v1/images", {"params": {"k": 5}}, "k is not known; known: class_name, limit, no_class, offset, sort"),
         ("GET", "/health", {"params": {"x": 5}}, "x is not known; known: none"),
         ("POST", "/v1/search", {"upload": {"k": 5}}, "k belongs in the query string of the address"),
