@@ -60,7 +60,8 @@ def needs_read_key(path: str) -> bool:
 def check_read(headers: Headers, path: str, settings: Settings) -> None:
     """Check whether the request may read a path, if the service has a key for reading.
 
-    A browser that has sent the key to ``/v1/session`` may also show its cookie: images of a page come without headers.
+    A browser that has sent the key to ``/v1/session`` may send its cookie instead, because it loads the images of a
+    page without a header for the key.
 
     Raises
     ------

@@ -28,8 +28,8 @@ class Batcher:
     size : images per batch.
     seconds : how long an incomplete batch waits for more images.
     on_batch : called with the size of each batch.
-    expected : the number of requests whose images wait or will come. A batch does not wait if it has all of them. If it
-        is None, an incomplete batch always waits.
+    expected : the number of requests whose images are waiting or still to come. A batch that has all of them does not
+        wait. If it is None, an incomplete batch always waits.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 A small chunk, comment or directory entry can cost a decoder far more time and memory than its bytes suggest: Pillow
 runs Python code for each chunk, copies all earlier comments to append one, and creates an object for each number in a
-TIFF directory. A file of 20 MB can take ten seconds and a gigabyte this way. The limit of pixels does not help against
+TIFF directory. A file of 20 MB can take ten seconds and a gigabyte this way. The limit on pixels does not help against
 such files.
 """
 

@@ -1,4 +1,4 @@
-"""Responses to the preflight requests of browsers (CORS), with refusals in the form of all errors."""
+"""Responses to the preflight requests of browsers (CORS), with refusals in the same form as other errors."""
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -8,7 +8,7 @@ from helpers.service.errors import ApiError, error_response
 
 
 class CrossSiteMiddleware(CORSMiddleware):
-    """Starlette's middleware, which sends a refusal as plain text. Here it has the form of all errors."""
+    """Starlette's middleware, which sends a refusal as plain text. Here it has the form of other errors."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """The response for one origin, method and headers."""

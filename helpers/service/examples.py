@@ -1,4 +1,4 @@
-"""Examples of the responses in the OpenAPI description. They are made of the models, so they have all their fields."""
+"""Examples of the responses in the OpenAPI description. They are made from the models, so they have all fields."""
 
 from pydantic import BaseModel
 

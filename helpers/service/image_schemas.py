@@ -87,7 +87,7 @@ class DuplicatesOut(BaseModel):
 
 
 class ExplanationOut(BaseModel):
-    """What makes an image similar to a query: maps over both, as JPEG in a data URL. They have one scale."""
+    """What makes an image similar to a query: maps over both images, on one scale, each as a JPEG in a data URL."""
 
     similarity: float = Field(description="Similarity of the query and the whole image.")
     method: str

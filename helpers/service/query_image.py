@@ -39,7 +39,8 @@ class GalleryImage:
 QueryImage = UploadedImage | GalleryImage
 
 
-#: A part of an upright image: a `Crop`, or x, y, width, height in pixels. These numbers need not be four, nor finite.
+#: A part of an upright image: a `Crop`, or x, y, width, height in pixels. These numbers are not checked yet: there may
+#: be more or fewer than four, and they may not be finite.
 ImagePart = Crop | tuple[float, ...]
 
 

@@ -1,6 +1,6 @@
 """Removed images that can be restored: what the engine knew about them, and the files of uploads.
 
-They are files in the folder ``removed`` of the engine, so that every process of a service finds them, also after a
+They are files in the folder ``removed`` of the engine, so that every process of a service finds them, even after a
 restart. The write-ahead log cannot restore an image: a compaction drops what was removed.
 """
 
@@ -90,7 +90,10 @@ class RemovedImages:
             path.unlink(missing_ok=True)
 
     def sweep(self, now: float | None = None) -> None:
-        """Delete what is too old or too much. now : seconds since the epoch."""
+        """Forget images that were removed too long ago, and the oldest of too many.
+
+        now : seconds since the epoch.
+        """
         latest = (time.time() if now is None else now) - SECONDS
         for number, (modified, id) in enumerate(sorted(self._records(), reverse=True)):
             if modified < latest or number >= MOST:

@@ -80,7 +80,7 @@ UPLOAD_ERRORS = (*BODY_ERRORS, "image_damaged", "image_too_large", "unsupported_
 EXTRACTION_ERRORS = ("not_ready", "extraction_timeout")
 CHANGE_ERRORS = ("changes_off", "other_site", "key_required", "key_wrong")
 
-_BOX = "A part of the image: x,y,width,height in pixels of the upright image. With several, all parts are searched."
+_BOX = "A part of the image: x,y,width,height in pixels of the upright image. If several are given, all are searched."
 
 _BOXES = Query(max_length=MAX_PARTS - 1, description=_BOX, examples=[["40,60,120,90", "200,80,64,150"]])
 

@@ -43,7 +43,7 @@ Excluded = Annotated[
     list[Id],
     Field(
         max_length=MAX_EXCLUDED,
-        description="Ids of images that are not results. Unknown ids are ignored.",
+        description="Ids of images to leave out of the results. Unknown ids are ignored.",
         examples=[[3, 8]],
     ),
 ]
@@ -264,7 +264,7 @@ class RegionOut(BaseModel):
     """A part of an image."""
 
     box: BoxOut
-    class_name: Text | None = Field(description="The class that the detector found; null without one.")
+    class_name: Text | None = Field(description="The class that the detector found; null if there is none.")
     score: float = Field(description="The score of the detector; 1 for other sources.")
 
 
@@ -291,7 +291,7 @@ class MatchOut(BaseModel):
 
     part: int = Field(description="Number of the query's part; 1 is the first.")
     box: BoxOut | None = Field(description="null if the whole image matches best.")
-    class_name: Text | None = Field(description="The class that the detector found; null without one.")
+    class_name: Text | None = Field(description="The class that the detector found; null if there is none.")
     score: float = Field(description="The cosine of the two parts.")
 
     @classmethod
@@ -338,7 +338,7 @@ class ItemOut(BaseModel):
     """The results of one query of a batch, or its error."""
 
     search: SearchOut | None = Field(description="null if the query failed.")
-    error: ErrorOut | None = Field(description="null if it did not fail.")
+    error: ErrorOut | None = Field(description="null if the query succeeded.")
 
 
 class BatchOut(BaseModel):

@@ -40,7 +40,7 @@ T = TypeVar("T", SearchOut, BatchOut)
 
 log = logging.getLogger("lookalike.service")
 
-#: Seconds between two looks at the removed images.
+#: Seconds between two sweeps of the removed images.
 _SWEEP_SECONDS = 600
 
 
@@ -172,7 +172,7 @@ class SearchService:
         return await self.searches(self.gallery_search.image, id)
 
     async def sweep(self) -> None:
-        """Delete what can no longer be restored, now and then."""
+        """Delete what can no longer be restored, at regular intervals."""
         while True:
             if not self.settings.read_only:
                 with contextlib.suppress(ApiError, OSError):

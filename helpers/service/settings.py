@@ -36,7 +36,7 @@ class Settings:
     origins : of pages of other sites whose scripts may use the service, such as ``https://www.example.org``, or ``*``
         for all pages. To change the index, they need the key.
     api_key : required for changes of the index.
-    read_key : required for all other requests that show something of the gallery; `api_key` will do, too.
+    read_key : required for all other requests that show something of the gallery; `api_key` is accepted, too.
     max_body : bytes of a request.
     max_pixels : of an image.
     queue : requests that wait for feature extraction. Further ones get status 429.
