@@ -32,7 +32,8 @@ lookalike audit photos --extractor none --csv
         f"""
 The audit finds identical files; copies that were re-encoded, resized or mirrored (by perceptual hash, confirmed on the
 pixels); and crops (by nearest neighbors, confirmed by keypoints and pixels). --extractor none skips the search for
-crops. The last lines and the report say how many changed copies were found when this was measured, by change.
+crops. The last lines and the report give the measured recall: the share of changed copies that the audit finds, for each
+kind of change.
 
 Copies of one image are a group. One of them represents the group, and each other one is a duplicate. With two folders,
 or with subfolders that are the sides of a split, a duplicate of an image on another side is a leak; then the image that
@@ -43,9 +44,9 @@ without sides, if there are any duplicates.
 
 --json prints a list of objects, --csv a table, with one row per duplicate. Both have the columns
 {", ".join(COLUMNS)}. first represents the group, second is the duplicate. The values of how are bytes, hash, mirror
-and crop: the search that found the duplicate. correlation is that with the image of the group that it was
-compared with. keep is the copy to keep: the one with the most pixels; of these the largest file, then the
-oldest one, then the one with the shortest path. An enlarged copy has more pixels, too, so look before you
+and crop: the search that found the duplicate. correlation is that of the duplicate and the image of its group that
+it was compared with. keep is the copy to keep: the one with the most pixels; among equal ones, the largest file, then
+the oldest one, then the one with the shortest path. An enlarged copy has more pixels, too, so look before you
 delete. The report is one HTML file with images of the groups, whose names are links to the files.
 """,
         common.VECTORS_KEPT,
@@ -136,7 +137,7 @@ def _to_keep(found: "Audit") -> list[str]:
 
 
 def _log_recall(found: "Audit") -> None:
-    """Print which changed copies the searches find, as it was measured."""
+    """Print the measured recall of the searches, by change."""
     from helpers.images import duplicates
 
     table = duplicates.recall(found.searched)

@@ -33,7 +33,7 @@ def describe_additions(added: "Additions") -> str:
     if unchanged := count(Outcome.UNCHANGED):
         given.append(f"{unchanged:,} already indexed")
     if damaged := count(Outcome.DAMAGED):
-        given.append(f"{damaged:,} not readable any more and {was(damaged)} removed")
+        given.append(f"{damaged:,} no longer readable and {was(damaged)} removed")
     if unreadable := count(Outcome.UNREADABLE):
         given.append(f"{unreadable:,} not readable")
     return ", ".join(given)
@@ -81,7 +81,7 @@ def classify_new(folder: Path, engine: "Engine") -> None:
 def find_regions(folder: Path, engine: "Engine", source: "RegionSource", files: tuple[str, str] | None = None) -> None:
     """Find and store the regions of an engine's images.
 
-    files : of the source's detector, if it is the reader's own: the network and its labels.
+    files : of the source's detector, if it is the user's own detector: the network and its labels.
     """
     from tqdm.auto import tqdm
 
@@ -107,7 +107,8 @@ def find_new_regions(folder: Path, engine: "Engine") -> None:
     if engine.index.metric != "cosine":
         forget_regions(folder)
         log(
-            f"note: the engine has no regions any more, because {engine.index.spec} has {engine.index.metric} distances"
+            f"note: the engine no longer has regions, because {engine.index.spec} has {engine.index.metric} distances, "
+            "and regions need cosines"
         )
         return
     try:

@@ -30,7 +30,7 @@ OK, NEGATIVE, USAGE, BAD_INPUT, UNAVAILABLE, INTERNAL_ERROR, INTERRUPTED = 0, 1,
 
 EXIT_CODES = """\
     0  success
-    1  the command ran, but audit found problems, search or leaderboard found nothing, or a notebook failed
+    1  the command ran, but audit found problems, search, list or leaderboard found nothing, or a notebook failed
     2  wrong arguments
     3  bad input: a file is missing, unreadable or damaged, or would be overwritten
     4  not available: weights, a package or a server

@@ -63,10 +63,10 @@ one is recommended. Scores repeat exactly, times do not.
     )
     command.add_argument("-r", "--rerankers", metavar="NAMES", type=_names, default=["none"], help=text.format("none"))
     for name, default, what in (("queries", 200, "queries"), ("images", 2000, "images that are compared")):
-        help_text = f"the most {what}; default: %(default)s"
+        help_text = f"the largest number of {what}; default: %(default)s"
         command.add_argument(f"--{name}", metavar="N", type=common.positive, default=default, help=help_text)
     command.add_argument(
-        "--seed", metavar="N", type=common.number(int, 0), default=0, help="of all random choices; default: 0"
+        "--seed", metavar="N", type=common.number(int, 0), default=0, help="the seed of all random choices; default: 0"
     )
     command.add_argument("--known-items", action="store_true", help="changed copies are queries, not images of a class")
     locations.add_layout(command)
@@ -94,7 +94,7 @@ def _compare(options: argparse.Namespace) -> int:
     from helpers.evaluation.comparison_record import record
 
     extractors = {name: common.open_extractor(name) for name in dict.fromkeys(one.extractor for one in methods)}
-    log(f"compared: {pluralize(len(methods), 'method')} of {', '.join(options.extractors)}")
+    log(f"comparing {pluralize(len(methods), 'method')} with the features of {', '.join(options.extractors)}")
     try:
         prepared = comparison_data.prepare(
             layout, locations.source_name(options.folder), extractors, options.known_items, options.queries,
@@ -132,7 +132,11 @@ def _methods(options: argparse.Namespace) -> "list[Method]":
 
     for spec in options.backends:
         if spec.partition(":")[0] in REMOTE:
-            raise CommandError(f"compare works in this process, and {printable(spec)} is stored elsewhere", USAGE)
+            raise CommandError(
+                f"compare writes nothing to servers and databases, and {printable(spec)} needs one: choose another "
+                f"backend, such as {DEFAULT_BACKEND}",
+                USAGE,
+            )
     try:
         methods, left_out = comparison.combinations(options.extractors, options.backends, options.rerankers)
     except ValueError as error:
@@ -178,7 +182,8 @@ def _log_images(prepared: "Prepared") -> None:
     if len(prepared.duplicates):
         log(f"note: {pluralize(len(prepared.duplicates), 'duplicate')} found; copies of a query are ignored")
     if n := task.alone:
-        log(f"note: {pluralize(n, 'image')} without another one of the class {was(n)} no query")
+        role = "a query" if n == 1 else "queries"
+        log(f"note: {pluralize(n, 'image')} without another image of the same class {was(n)} not used as {role}")
     queries = pluralize(len(task.protocol.queries), "query")
     drawn = f", drawn from {task.eligible:,} images" if task.eligible > task.n_units else ""
     log(f"{queries}{drawn}; gallery of {pluralize(len(task.protocol.gallery), 'image')}; {task.kind}")

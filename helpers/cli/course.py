@@ -23,7 +23,7 @@ lookalike notebook 05 --run --profile full
 """,
         "--run saves the executed notebook in build/notebooks. The exit code is 1 if it failed.",
     )
-    notebook.add_argument("number", metavar="NN", help="00 to 16")
+    notebook.add_argument("number", metavar="NN", help="00 to 18")
     notebook.add_argument("--run", dest="headless", action="store_true", help="run it without opening it")
     notebook.add_argument(
         "--profile", choices=("sample", "full"), default="sample", help="which data --run uses; default: %(default)s"

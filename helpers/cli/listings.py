@@ -51,11 +51,11 @@ BACKENDS = {
 
 
 _ENCODERS_TEXT = """
-An encoder of images and text finds images by a description. None is downloaded by this command.
+With an encoder of images and text, a search finds images by a description. This command downloads no encoder.
 
-hub:PRESET is fetched by KerasHub at its first use; hub:FOLDER is a folder that save_to_preset wrote, or a copy of a
-repository with the same files. onnx:FOLDER is a copy of a repository with ONNX files, for example by
-`git clone https://huggingface.co/REPOSITORY` with Git LFS. Read the license of the weights before use.
+KerasHub downloads hub:PRESET at its first use. hub:FOLDER is a folder that save_to_preset wrote, or a copy of a
+repository with the same files. onnx:FOLDER is a copy of a repository with ONNX files; with Git LFS installed,
+`git clone https://huggingface.co/REPOSITORY` makes one. Read the license of the weights before you use them.
 
   lookalike index photos -x hub:clip_vit_base_patch32
   lookalike index photos -x onnx:clip-vit-base-patch32
@@ -66,7 +66,7 @@ repository with the same files. onnx:FOLDER is a copy of a repository with ONNX 
 
 
 _LIST_TEXT = """
-If one is not available here, the list says how to install it. --json prints a list of {"name", "description",
+For entries that are not available here, the command says how to get them. --json prints a list of {"name", "description",
 "available", "remedy"}.
 """
 
@@ -177,7 +177,7 @@ def _encoders(options: argparse.Namespace) -> int:
         return OK
     for name, title in (
         ("hub", "KerasHub, opened as hub:PRESET or hub:FOLDER:"),
-        ("onnx", "\nONNX files on Hugging Face, opened as onnx:FOLDER after a copy of the repository:"),
+        ("onnx", "\nONNX files on Hugging Face, opened as onnx:FOLDER, a copy of the repository:"),
     ):
         print(title)
         rows = (

@@ -20,8 +20,8 @@ DEFAULT = "my.engine"
 #: How `helpers.images.layout` recognizes the sides of a split, for the help of commands.
 SIDES = """Usual names of the gallery's side are gallery and database, or else train and training; those of the queries'
 side are query, queries and probe, or else test and testing, or else val, valid, validation and dev. Upper and lower
-case are equal. Folders and images next to the sides are left out, with a message. If a folder is not recognized, or if
-there are several, name the sides with --train and --test."""
+case are not distinguished. Folders and images next to the sides are left out, with a message. If a folder is not
+recognized, or if there are several, name the sides with --train and --test."""
 
 #: Indexes below this number of bytes are read and checked in full; larger ones are memory-mapped.
 _READ_WHOLE = 2**28
@@ -119,7 +119,7 @@ def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None
         gallery = root.stored.number == GALLERY
         former = "" if len(missing) == 1 else f" --from {shlex.quote(root.stored.path)}"
         log(
-            f"note: the images of {printable(root.path)} are not there ({root.checked} of {root.checked} checked): "
+            f"note: the images of {printable(root.path)} are not there ({root.checked} checked): "
             f"{'pass --root NEWFOLDER, or ' if has_root and gallery else ''}"
             f"run lookalike relocate NEWFOLDER -e {shlex.quote(str(folder))}{former}"
         )
@@ -201,8 +201,8 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes-from",
         choices=("first", "parent"),
-        help="a class is the first folder below FOLDER or below its side, or the parent folder of each image; "
-        "default: first",
+        help="which folder is the class of an image; first: the first folder below FOLDER or below its side; parent: "
+        "the folder that contains the image; default: first",
     )
     add_follow_links(parser)
 

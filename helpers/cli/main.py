@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser with all commands and their options."""
     top = argparse.ArgumentParser(
         prog="lookalike",
-        description="Find images that look like an image: build, query, evaluate and serve image search engines.",
+        description="Find images that look like a given image: make, search, evaluate and serve image search engines.",
         epilog=f"{_START}\nexit codes:\n{common.EXIT_CODES}\n`lookalike COMMAND --help` shows examples.",
         formatter_class=common.HelpFormatter,
         allow_abbrev=False,
@@ -91,7 +91,7 @@ class _Version(argparse.Action):
 
 
 _START = """examples:
-  lookalike index photos              make a search engine of a folder, in my.engine
+  lookalike index photos              make a search engine from a folder, in my.engine
   lookalike search holiday.jpg        find the images that look like this one
-  lookalike serve                     open the same search as a web page
+  lookalike serve                     start a web page for the same search
 """

@@ -85,7 +85,8 @@ def _score_kind(options: argparse.Namespace, metric: str, of_parts: bool) -> str
     if text_queries.is_combined(options):
         return "weighted mean of cosines"
     if of_parts:
-        return "best cosine with a part"
+        several = len(options.box) + len(options.object) > 1
+        return "geometric mean of cosines" if several else "best cosine with a part"
     return "cosine" if metric == "cosine" else f"negative {metric} distance"
 
 

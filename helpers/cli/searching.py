@@ -44,12 +44,12 @@ lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """
 _TEXT = f"""
 If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
-higher is more similar. Re-ranking gives scores of another unit; the text names the method after each of them, and
-score_kind says what the scores are. Query images that cannot be read are listed on standard error.
+higher is more similar. Re-ranking gives scores in another unit: the name of the method follows each score, and score_kind
+in JSON and CSV says what the scores are. Query images that cannot be read are listed on standard error.
 
---exclude takes what `lookalike remove` takes, and patterns, which are compared with the key and with the path of each
-image, also below the current folder: * stands for any text, also with slashes, and ? for one character. The folder of a
-class excludes the class.
+--exclude takes ids, keys, paths and folders, as `lookalike remove` does, and also patterns. In a pattern, * stands for
+any text, including slashes, and ? for one character. A pattern must match the whole key or the whole path of an image;
+the path may be relative to the current folder. To exclude a class, name its folder.
 
 --good and --bad move the query towards and away from results of an earlier search (Rocchio). Give all marks each time.
 
@@ -63,12 +63,13 @@ path with a line break needs --null.
 
 A text is compared with the class scores of the images, which `lookalike classify` computes, by vectors of its words;
 an engine of an image–text encoder embeds the text itself. With several parts, the score is the weighted mean of the
-cosines with each of them; --without subtracts.
+cosines with each of them; the parts of --without have negative weights.
 
 If the engine has regions (lookalike index --regions), the score is the best cosine with the whole image or with one of
 its regions, which is printed after the path. --json adds "regions", a list of {{"part", "box", "class_name", "score"}}
-with x, y, width and height in pixels, and --csv adds a column. Without regions, --box compares a part of the query
-with whole images. For several parts, results must have a different region for each.
+with x, y, width and height in pixels, and --csv adds a column. Several parts of the query must match different parts of
+a result; the score is then the geometric mean of their cosines. Without regions, --box compares a part of the query
+with whole images.
 
 Re-ranking (--rerank) changes the order of the best results. All methods except none and geometry need a cosine index:
 """ + "\n".join(f"  {name}: {one.summary}" for name, one in RERANKERS.items())
@@ -80,7 +81,7 @@ def register(commands: "common.Commands") -> None:
         commands,
         "search",
         _search,
-        "Find the images that look most like an image, like each image of a folder, or as a text says.",
+        "Find the images that look most like an image or like each image of a folder, or that match a text.",
         _EXAMPLES,
         _TEXT,
     )
@@ -89,7 +90,7 @@ def register(commands: "common.Commands") -> None:
     search.add_argument(
         "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
     )
-    text = "minimum score of a result; results below are left out, so that there may be none"
+    text = "minimum score of a result; a search may then find no results"
     search.add_argument("--threshold", type=float, metavar="SCORE", help=text)
     text = "leave out these images of the engine: an id, key, path, folder, or a pattern with * and ?; can be repeated"
     search.add_argument("--exclude", metavar="NAME", action="append", default=[], help=text)
@@ -129,7 +130,8 @@ def _search_and_print(options: argparse.Namespace, file: str | None) -> int:
     held = len(engine) - len(excluded)
     not_excluded = " that are not excluded" if excluded else ""
     if not held:
-        log(f"{printable(folder)} holds no images{not_excluded}")
+        remedy = "exclude fewer images" if excluded else "add images with `lookalike add`"
+        log(f"{printable(folder)} holds no images{not_excluded}: {remedy}")
         return NEGATIVE
     if options.k > held:
         log(

@@ -22,12 +22,12 @@ LOOKALIKE_API_KEY=secret lookalike serve --host 0.0.0.0 --allow-host images.exam
 LOOKALIKE_API_KEY=secret lookalike serve --root-path /photos --allow-host www.example.org
 """,
         """
-By default, only this computer can reach the service; --host changes that. Then only clients that send the key in the
-environment variable LOOKALIKE_API_KEY can add and remove images. If the variable is not set, no client can. If
-LOOKALIKE_READ_KEY is set, searches need that key, too. /docs documents the HTTP interface. Press Ctrl-C to stop the
-service.
+By default, only this computer can reach the service and change the gallery. --host and --allow-host let other computers
+reach it; then the gallery can be changed only if the environment variable LOOKALIKE_API_KEY is set. If it is set,
+clients must send this key to add and remove images. If LOOKALIKE_READ_KEY is set, searches need that key, too. /docs
+documents the HTTP interface. Press Ctrl-C to stop the service.
 
-Put a reverse proxy in front of a service that other computers can reach: TLS and slow clients are its job.
+If other computers can reach the service, put a reverse proxy in front of it, which handles TLS and slow clients.
 """,
     )
     locations.add_engine(serve)

@@ -25,7 +25,7 @@ def register(commands: "common.Commands") -> None:
         commands,
         "sync",
         _sync,
-        "Bring an engine up to date with the folder that it was made of.",
+        "Bring an engine up to date with the folder that it was made from.",
         """
 lookalike sync
 lookalike sync --dry-run
@@ -36,11 +36,12 @@ lookalike sync --root /new/photos
 New files are added, changed files replace their images, and images whose files are gone are removed, even while the
 engine is being served. Images that were added from elsewhere are kept. `lookalike index FOLDER` does the same.
 
-The command refuses to remove images that a drive may hold that is not mounted: if their folder is there but empty, or
-if they are more than half of all images in the folder. Files that were renamed do not count. --force removes them.
+The command refuses to remove images that may be on a drive that is not mounted: images whose folder is now empty, or
+more than ten images that are also more than half of all images in the folder. Files that were renamed do not count.
+--force removes these images.
 
---dry-run prints one line for each change: add, replace, reclass (the file is in another folder of classes) or remove,
-and the path. Files that cannot be decoded are listed too, because they are not read.
+--dry-run prints one line for each change: its kind and the path. The kinds are add, replace, reclass (the image has
+another class now) and remove. Files are not decoded for this, so a file that is not a valid image is listed, too.
 """,
         common.VECTORS_KEPT,
     )
@@ -91,7 +92,7 @@ def _read(source: str, folder: Path, follow_links: bool) -> "ImageSet":
 def refuse_lost(engine: "Engine", gallery: "ImageSet", folder: Path, force: bool) -> None:
     """CommandError if images would be removed whose files may be on a drive that is not mounted.
 
-    gallery : what is there now of the folder that the engine was made of. folder : of the engine.
+    gallery : what is there now of the folder that the engine was made from. folder : of the engine.
     """
     from helpers.search.persist.sync import Others, preview
 
@@ -104,9 +105,9 @@ def refuse_lost(engine: "Engine", gallery: "ImageSet", folder: Path, force: bool
         return
     lost = preview(engine, gallery, folder).lost
     if empty and len(lost):
-        reason = f"{printable(empty[0])} is empty now"
+        reason = f"{printable(empty[0])} is now empty"
     elif len(lost) > max(_FEW, len(gallery)):
-        reason = f"the other {pluralize(len(gallery), 'image')} of the folder are fewer"
+        reason = f"the folder now has only {pluralize(len(gallery), 'image')}"
     else:
         return
     raise CommandError(
