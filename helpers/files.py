@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 #: Bytes of the hash of a file that can be read.
 CONTENT_SIZE = 16
-_UNREADABLE = b"no such file"
+#: The beginning of the value of a file that cannot be read, as long as a hash, so that the whole value is longer.
+_UNREADABLE = b"unreadable file:"
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object], durable: bool = True) -> Path:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent(name: str) -> Iterator[None]:
-    """Silence a logger; errors are raised anyway."""
+    """Silence a logger, including its error messages. Exceptions are still raised."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

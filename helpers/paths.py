@@ -27,8 +27,9 @@ from pathlib import Path
 #: The root of the checkout, or the folder that the package is installed in.
 ROOT = Path(__file__).resolve().parent.parent
 
-#: TensorFlow's environment variables, with the library's defaults: no start-up log except errors, and oneDNN, which
-#: TensorFlow uses by default on some processors only. On others, training takes 1.2 to 2 times as long without it.
+#: TensorFlow's environment variables, with the library's defaults: a log level that shows only errors (TensorFlow still
+#: prints some lines when it starts), and oneDNN, which TensorFlow uses by default on some processors only. On others,
+#: training takes 1.2 to 2 times as long without it.
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
 
 #: Whether the library runs from a checkout of the project, with notebooks, figures and the sample.

@@ -58,7 +58,7 @@ def round_to_grid(unit: np.ndarray) -> np.ndarray:
 
 
 def unit_query(query: np.ndarray) -> np.ndarray:
-    """`l2_normalize` of one query, in fewer calls: in a graph, they take a good part of the time of a search.
+    """`l2_normalize` of one query, with fewer calls: these take much of the time of a search in a graph index.
 
     The last bits may differ, so stored vectors are normalized by `l2_normalize`.
 

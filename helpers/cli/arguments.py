@@ -1,4 +1,4 @@
-"""Read a command line. The error of a wrong one shows the usage of its command, and what was probably meant."""
+"""Read a command line. The error for a wrong one shows the usage of its command, and similar names."""
 
 import argparse
 from collections.abc import Sequence

@@ -32,8 +32,8 @@ lookalike audit photos --extractor none --csv
         f"""
 The audit finds identical files; copies that were re-encoded, resized or mirrored (by perceptual hash, confirmed on the
 pixels); and crops (by nearest neighbors, confirmed by keypoints and pixels). --extractor none skips the search for
-crops. The last lines and the report give the measured recall: the share of changed copies that the audit finds, for each
-kind of change.
+crops. The last lines and the report give the measured recall: the share of changed copies that the audit finds, for
+each kind of change.
 
 Copies of one image are a group. One of them represents the group, and each other one is a duplicate. With two folders,
 or with subfolders that are the sides of a split, a duplicate of an image on another side is a leak; then the image that

@@ -72,7 +72,7 @@ def add_command(
     text: str = "",
     interrupted: str = "stopped",
 ) -> argparse.ArgumentParser:
-    """Add a command without options.
+    """Add a command with the option --debug, which all commands have.
 
     summary : one sentence, also shown in the list of commands. text : the rest of the description.
     examples : one per line, not indented. interrupted : the message after Ctrl-C.
@@ -84,7 +84,7 @@ def add_command(
         description=f"{summary}\n\n{text.strip()}" if text else summary,
         epilog=f"examples:\n{lines}",
         formatter_class=HelpFormatter,
-        # Scripts stay right when a command gets another option.
+        # An abbreviation in a script would become ambiguous when a command gets another option.
         allow_abbrev=False,
     )
     parser.set_defaults(run=run, interrupted=interrupted)
@@ -141,7 +141,7 @@ def was(number: int) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion such as ". Did you mean search?", to be appended to an error; a full stop if nothing is similar."""
+    """A suggestion such as ". Did you mean search?", to be appended to an error; a period if nothing is similar."""
     from difflib import get_close_matches
 
     known = list(known)
@@ -171,7 +171,10 @@ def log_delayed() -> None:
 
 
 def log_warnings() -> Callable[..., None]:
-    """A replacement for ``warnings.showwarning`` that logs each message once, without its position in the code."""
+    """A replacement for ``warnings.showwarning`` that logs messages without their position in the code.
+
+    Each of the first 1,000 different messages is logged once.
+    """
     logged: set[str] = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
@@ -186,7 +189,7 @@ def log_warnings() -> Callable[..., None]:
 
 
 def check_output(name: str | None, *suffixes: str) -> None:
-    """CommandError if a file cannot be written at its place, or has another suffix, before a long computation.
+    """CommandError if a file cannot be written, or has another suffix. Call this before a long computation.
 
     name : None for no file.
     """

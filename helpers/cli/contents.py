@@ -121,7 +121,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("engine", facts["engine"]),
         ("images", f"{facts['images']:,}"),
         ("classes", f"{len(classes):,}: {', '.join(classes[:_CLASSES])}{more}" if classes else "none"),
-        ("made of", facts["source"] or "unknown: not made by lookalike index"),
+        ("made from", facts["source"] or "unknown: not made by lookalike index"),
         ("extractor", f"{facts['extractor']}, {facts['dim']:,} numbers per image"),
         ("backend", facts["backend"]),
         ("size", f"{_megabytes(facts['bytes'])}, of which the index takes {_megabytes(facts['index_bytes'])}"),
@@ -155,7 +155,10 @@ def _list(options: argparse.Namespace) -> int:
         label = table.class_label(options.class_name)
         if label is None:
             suggestion = did_you_mean(options.class_name, table.class_names)
-            raise CommandError(f"{printable(folder)} has no class {printable(options.class_name)}{suggestion}")
+            raise CommandError(
+                f"{printable(folder)} has no class {printable(options.class_name)}{suggestion} "
+                "`lookalike info --json` lists the classes"
+            )
         ids = ids[table.labels[ids] == label]
     ids = np.sort(ids)
     keys = table.images.keys
@@ -171,7 +174,8 @@ def _list(options: argparse.Namespace) -> int:
         for id, _, path, class_name, added in rows:
             print(f"{id:6}  {_local(added):<16}  {printable(class_name or '–'):<20}  {printable(path)}")
     if not rows:
-        log(f"{printable(folder)} holds no such images")
+        of_class = "" if options.class_name is None else f" of the class {printable(options.class_name)}"
+        log(f"{printable(folder)} holds no images{of_class}: add some with `lookalike add`")
         return NEGATIVE
     return OK
 

@@ -34,8 +34,8 @@ lookalike add owls/1.jpg owls/2.jpg --class owls
         """
 Subfolders are classes. An image that is in the engine already is skipped, unless its file has changed: then it is
 replaced, and gets a new id. A file with the same content as an image of the engine is added as a copy of it. The files
-stay where they are. When the command ends, the new images are on disk, and a running server finds them at once. If there
-are more than 1,000 changes and they exceed a tenth of the index, the command also writes them into it.
+stay where they are. When the command ends, the new images are on disk, and a running server finds them at once. If
+there are more than 1,000 changes and they exceed a tenth of the index, they are also written into it.
 """,
         common.VECTORS_KEPT,
     )

@@ -32,7 +32,7 @@ def register(commands: "common.Commands") -> None:
         commands,
         "index",
         _index,
-        "Make a search engine of a folder of images.",
+        "Make a search engine from a folder of images.",
         """
 lookalike index photos
 lookalike index photos -o photos.engine --backend faiss:hnsw
@@ -52,13 +52,13 @@ and it continues where it was stopped.
 
 With --regions, parts of the images are indexed, too, so that a search finds small objects: the objects that a detector
 finds, a fixed grid, or proposals of regions that look like objects. `add`, `sync` and `index` find the regions of new
-images. The index must have cosines.
+images. The backend must use cosine similarity, as exact:cosine does.
 
-For an engine of the same folder, the command brings it up to date: new files are added, changed files replace their
-images, and images whose files are gone are removed. Images that were added from elsewhere are kept. Images that were
-removed from the engine but are still in the folder come back. With another extractor or backend, and with --force, the
-engine is made again of the same images. An engine of another folder is replaced only with --force. Folders that are not
-engines are never overwritten.
+If the engine was made from the same folder, the command brings it up to date: new files are added, changed files
+replace their images, and images whose files are gone are removed. Images that were added from elsewhere are kept.
+Images that were removed from the engine but are still in the folder come back. With another extractor or backend, and
+with --force, the engine is made again from the same images. An engine from another folder is replaced only with
+--force. Folders that are not engines are never overwritten.
 """,
         common.VECTORS_KEPT,
     )
@@ -78,7 +78,7 @@ engines are never overwritten.
     index.add_argument(
         "--force",
         action="store_true",
-        help="replace an engine of another folder, and drop images whose files are gone",
+        help="replace an engine from another folder, and drop images whose files are gone",
     )
 
 
@@ -112,7 +112,10 @@ def _make(
     output: Path, gallery: "ImageSet", source: str, extractor: "FeatureExtractor", index: "Index",
     old: "Engine | None", force: bool,
 ) -> None:  # fmt: skip
-    """Make an engine, with the images that were added from elsewhere to the old one, if it is of the same gallery."""
+    """Make an engine.
+
+    old : the engine in its place, if it is from the same gallery. Images that were added to it from elsewhere are kept.
+    """
     import numpy as np
 
     from helpers.features.file_hashes import identities
@@ -131,7 +134,7 @@ def _make(
         gallery = concatenate(gallery.name, [gallery, others])
         names = {row: known[id] for row, id in enumerate(added.tolist(), start) if id in known}
         now = identities(gallery.paths[start:])
-        # That of an upload is of the file that was sent.
+        # The stored content of an upload is that of the file that was sent.
         own = [old.saved.roots.number_of(path) == OWN for path in gallery.paths[start:]]
         contents += [table.content(id) if mine else one for id, mine, one in zip(added.tolist(), own, now, strict=True)]
     if len(index):
@@ -157,11 +160,15 @@ def _region_source(options: argparse.Namespace, index: "Index") -> "RegionSource
     """The source of regions by --regions; CommandError if the index has no cosines."""
     detector = region_queries.open_detector(options)
     if detector is not None and options.regions != "detector":
-        raise CommandError("--detector is for --regions detector", USAGE)
+        raise CommandError("--detector needs --regions detector", USAGE)
     if options.regions is None:
         return None
     if index.metric != "cosine":
-        raise CommandError(f"--regions needs cosines, but {index.spec} has {index.metric} distances", USAGE)
+        raise CommandError(
+            f"--regions needs cosines, but {index.spec} has {index.metric} distances: choose a backend such as "
+            f"{common.DEFAULT_BACKEND}",
+            USAGE,
+        )
     from helpers.features.regions import region_source
 
     return region_source(options.regions, detector)
@@ -216,9 +223,9 @@ def _refuse_other_folders(output: Path) -> None:
 
 
 def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool) -> "Engine | None":
-    """The engine in the output, without its extractor, if it was made of the same folder or table; None if not.
+    """The engine in the output, without its extractor, if it was made from the same folder or table; None if not.
 
-    CommandError if an engine of another gallery would be lost, and ``force`` is not set.
+    CommandError if an engine from another gallery would be lost, and ``force`` is not set.
     """
     if not locations.is_engine(output):
         return None

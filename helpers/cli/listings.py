@@ -66,8 +66,8 @@ repository with the same files. onnx:FOLDER is a copy of a repository with ONNX 
 
 
 _LIST_TEXT = """
-For entries that are not available here, the command says how to get them. --json prints a list of {"name", "description",
-"available", "remedy"}.
+For entries that are not available here, the command says how to get them. --json prints a list of {"name",
+"description", "available", "remedy"}.
 """
 
 

@@ -65,13 +65,13 @@ class ImageNames:
 
 
 def ids_named(engine: "Engine", names: list[str], folder: Path) -> list[int]:
-    """The ids of images given by id, key, path or folder; CommandError if one is not in the engine."""
+    """The sorted ids of images that are named to be removed. CommandError: a name has no image, or is ambiguous."""
     found = _found(engine, names)
     for name, ids in found.items():
         if not ids:
             raise CommandError(
-                f"{printable(name)} is not an id, key or path of an image in {printable(folder)}; nothing was removed. "
-                "`lookalike list` prints ids and paths"
+                f"{printable(name)} is not an id, key, path or folder of images in {printable(folder)}; nothing was "
+                "removed. `lookalike list` prints ids and paths"
             )
     return sorted(set().union(*found.values()))
 
@@ -86,7 +86,7 @@ def ids_excluded(engine: "Engine", names: list[str]) -> list[int]:
 
 
 def ids_marked(engine: "Engine", names: list[str], option: str) -> list[int]:
-    """The ids of images given by id, key or path. CommandError: a name is not that of one image."""
+    """The ids of images given by id, key or path, each once. CommandError: a name is not that of one image."""
     found = _found(engine, names)
     for name, ids in found.items():
         if len(ids) != 1:

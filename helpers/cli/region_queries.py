@@ -42,7 +42,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
 def open_detector(options: argparse.Namespace) -> "Detector | None":
     """The detector of --detector and --labels; None without them."""
     if (options.detector is None) != (options.labels is None):
-        raise CommandError("--detector and --labels go together", USAGE)
+        raise CommandError("give both --detector and --labels, or neither", USAGE)
     if options.detector is None:
         return None
     from helpers.networks import detectors
@@ -59,7 +59,8 @@ def check_options(options: argparse.Namespace) -> None:
     other = options.text or options.without or options.together or options.as_class or options.rerank != "none"
     if other or options.whole:
         raise CommandError(
-            "--box and --object do not work together with --text, --without, --together, --as, --rerank and --whole",
+            "--box, --object and --detect cannot be combined with --text, --without, --together, --as, --rerank or "
+            "--whole",
             USAGE,
         )
 
@@ -161,8 +162,8 @@ def _open_regions(engine: "Engine", folder: Path) -> "GalleryRegions | None":
         return None
     if len(missing := index.missing(engine)):
         log(
-            f"note: {pluralize(len(missing), 'image')} without regions: the same `lookalike index … --regions "
-            f"{index.source}` as before finds them"
+            f"note: {pluralize(len(missing), 'image')} without regions: run the same `lookalike index … --regions "
+            f"{index.source}` again to find them"
         )
     return index.of(engine)
 
@@ -183,8 +184,10 @@ def _part_vectors(engine: "Engine", path: Path, options: argparse.Namespace) -> 
         found = _detected(options)
         for number in options.object:
             if number > len(found):
-                objects = pluralize(len(found), "object") if len(found) else "no object"
-                raise CommandError(f"{printable(path)} has {objects}, so not {number}: --detect lists them", USAGE)
+                objects = pluralize(len(found), "object")
+                raise CommandError(
+                    f"--object {number}: {printable(path)} has only {objects}; --detect lists them", USAGE
+                )
             boxes.append(found.boxes[number - 1])
     return engine.extractor.extract_arrays([crop(image, box) for box in boxes])
 

@@ -44,8 +44,8 @@ lookalike search holiday.jpg --paths --null | xargs -0 ls -l
 """
 _TEXT = f"""
 If the query itself is in the engine, it is its own first result. Scores are cosine similarities or negative distances:
-higher is more similar. Re-ranking gives scores in another unit: the name of the method follows each score, and score_kind
-in JSON and CSV says what the scores are. Query images that cannot be read are listed on standard error.
+higher is more similar. Re-ranking gives scores in another unit: the name of the method follows each score, and
+score_kind in JSON and CSV says what the scores are. Query images that cannot be read are listed on standard error.
 
 --exclude takes ids, keys, paths and folders, as `lookalike remove` does, and also patterns. In a pattern, * stands for
 any text, including slashes, and ? for one character. A pattern must match the whole key or the whole path of an image;

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from helpers.cli.common import BAD_INPUT, USAGE, CommandError, log
+from helpers.cli.common import USAGE, CommandError, log
 
 #: Its name in a command line and in results.
 NAME = "-"
@@ -16,7 +16,7 @@ NAME = "-"
 def as_file(names: Sequence[str]) -> Iterator[tuple[list[str], str | None]]:
     """The names with the path of a temporary file in place of a hyphen, and this path; None if there is no hyphen.
 
-    Raises CommandError: the hyphen stands there twice, or standard input has no image.
+    Raises CommandError: there are several hyphens, or standard input has no image.
     """
     if NAME not in names:
         yield list(names), None
@@ -34,7 +34,7 @@ def _read() -> bytes:
     from helpers.images.reading import UnreadableImage, read_image
 
     if sys.stdin.isatty():
-        log("reading an image from standard input; Ctrl-D ends it")
+        log("reading an image from standard input; press Ctrl-D at its end")
     content = sys.stdin.buffer.read()
     if not content:
         raise CommandError("standard input is empty: send the bytes of an image, as in `lookalike search - < a.jpg`")
@@ -42,5 +42,5 @@ def _read() -> bytes:
         # At a reduced size, which is enough to see whether it is an image.
         read_image(content, at_least=64)
     except UnreadableImage as error:
-        raise CommandError(f"standard input: {error}", BAD_INPUT) from error
+        raise CommandError(f"standard input: {error}") from error
     return content

@@ -1,4 +1,4 @@
-"""TensorFlow's start-up log, which no setting silences."""
+"""Hides the lines of TensorFlow's start-up log that its log level does not silence."""
 
 import contextlib
 import importlib.util

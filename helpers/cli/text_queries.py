@@ -28,7 +28,7 @@ WAYS = {
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options --text, --without, --together, --text-weight and --vectors."""
+    """Add the options of queries by texts or several images, from --text to --vectors."""
     parser.add_argument(
         "--text", metavar="TEXT", action="append", default=[], help="what results show; can be repeated"
     )
@@ -51,9 +51,15 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _weights(text: str) -> list[float]:
-    numbers = [float(part) for part in text.split(",")]
-    if not all(0 < abs(number) < 1000 for number in numbers):
-        raise argparse.ArgumentTypeError(f"must be numbers other than 0, separated by commas, got {text}")
+    """An argparse type: weights separated by commas."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < abs(number) < 1000 for number in numbers):
+        raise argparse.ArgumentTypeError(
+            f"must be numbers between -1000 and 1000, other than 0, separated by commas, got {text!r}"
+        )
     return numbers
 
 
@@ -67,13 +73,18 @@ def check_options(options: argparse.Namespace) -> None:
     if not options.images and not options.text:
         raise CommandError("name an image or a folder, or describe what to find with --text", USAGE)
     if is_combined(options) and options.rerank != "none":
-        raise CommandError("--rerank works for one image, not together with --text, --without or --together", USAGE)
+        raise CommandError(
+            "--rerank is for queries of one image: leave it out, or leave out --text, --without and --together", USAGE
+        )
     if options.weights is not None and not options.together:
         raise CommandError("--weights needs --together", USAGE)
     if options.as_class and not options.images:
-        raise CommandError("--as re-weights a query image; name one", USAGE)
+        raise CommandError("--as re-weights the features of a query image: name an image", USAGE)
     if options.grid and not options.images:
-        raise CommandError("--grid shows the query image; a query of texts alone has none", USAGE)
+        raise CommandError(
+            "--grid shows the query image, and a query of texts alone has none: leave out --grid, or name an image",
+            USAGE,
+        )
 
 
 def search_combined(search: Search) -> list[Found]:
@@ -118,7 +129,11 @@ def reweighted(engine: "Engine", vectors: "np.ndarray", options: argparse.Namesp
 
     name = engine.extractor.name
     if name not in specs.ZOO or specs.network(name).embedding != "avg_pool":
-        raise CommandError(f"--as needs an engine of a network's pooled features, not of {name}", USAGE)
+        raise CommandError(
+            f"--as needs the average-pooled features of a network, and the engine has those of {name}: index the "
+            f"images with an extractor such as {common.DEFAULT_EXTRACTOR}",
+            USAGE,
+        )
     weights = class_weights.ClassWeights(name)
     try:
         known = weights.classes(options.as_class)
@@ -142,10 +157,13 @@ def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> 
     texts = [*options.text, *options.without]
     if not texts or embeds_text(engine.extractor):
         if options.vectors is not None and not options.as_class:
-            raise CommandError("--vectors is for texts, and for engines whose extractor embeds no texts", USAGE)
+            raise CommandError(
+                "--vectors is for texts, and only if the extractor of the engine does not embed texts: leave it out",
+                USAGE,
+            )
         return None
     if (options.way == "captions") != (options.captions is not None):
-        raise CommandError("--way captions and --captions FILE go together", USAGE)
+        raise CommandError("give both --way captions and --captions FILE, or neither", USAGE)
     if options.way == "conse":
         from helpers.search.word_index import stored_classifier
 
@@ -154,7 +172,8 @@ def _open_words(engine: "Engine", folder: Path, options: argparse.Namespace) -> 
     vectors = open_vectors(options.vectors)
     for text in texts:
         if ignored := vectors.phrase(text).ignored:
-            log(f"note: {printable(text)}: {', '.join(map(printable, ignored))} has no vector and is ignored")
+            verbs = "has no vector and is ignored" if len(ignored) == 1 else "have no vectors and are ignored"
+            log(f"note: {printable(text)}: {', '.join(map(printable, ignored))} {verbs}")
     return _word_index(engine, folder, vectors, options)
 
 
@@ -180,7 +199,11 @@ def _word_index(engine: "Engine", folder: Path, vectors: "WordVectors", options:
         return GalleryWords.of_vectors(space, found, ids)
     labels = table.labels[ids]
     if not (labels >= 0).any():
-        raise CommandError(f"--way {options.way} learns the words of classes, but the images have no classes", USAGE)
+        raise CommandError(
+            f"--way {options.way} learns from the names of the classes, and the images have no classes: use --way "
+            "conse, or index a folder whose subfolders are classes",
+            USAGE,
+        )
     features = np.asarray(engine.index.vectors(ids))
     learned = (RidgeDevise if options.way == "ridge" else DeviseNetwork)(vectors)
     return GalleryWords(learned.fit(features, labels, table.class_names), features, ids)
@@ -206,9 +229,14 @@ def _read_captions(file: Path, table: "GalleryTable") -> dict[int, str]:
         else:
             captions[id] = caption
     if not captions:
-        raise CommandError(f"{printable(file)}: none of its {pluralize(len(rows), 'path')} is in the engine")
+        raise CommandError(
+            f"{printable(file)}: none of its {pluralize(len(rows), 'path')} is in the engine; `lookalike list` prints "
+            "the paths of the engine"
+        )
     if unknown:
-        log(f"note: {printable(file)}: {pluralize(unknown, 'path')} not in the engine")
+        log(
+            f"note: {printable(file)}: {pluralize(unknown, 'path')} {'is' if unknown == 1 else 'are'} not in the engine"
+        )
     return captions
 
 

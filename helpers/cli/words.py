@@ -51,7 +51,11 @@ sidecars are kept.
     )
     tags.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
     tags.add_argument(
-        "-k", type=common.positive, default=5, metavar="K", help="largest number of words per image; default: %(default)s"
+        "-k",
+        type=common.positive,
+        default=5,
+        metavar="K",
+        help="largest number of words per image; default: %(default)s",
     )
     text = "minimum score of a word; default: %(default)s"
     tags.add_argument("--threshold", type=common.number(float, 0, 1), default=0.1, metavar="P", help=text)
@@ -144,7 +148,9 @@ def _tags(options: argparse.Namespace) -> int:
         if done.kept:
             log(f"note: {pluralize(len(done.kept), 'sidecar')} kept, such as {printable(done.kept[0])}")
         if none := sum(not tags for tags in found):
-            log(f"note: {pluralize(none, 'image')} without words: no class has a score of {options.threshold:g} or more")
+            log(
+                f"note: {pluralize(none, 'image')} without words: no class has a score of {options.threshold:g} or more"
+            )
     else:
         for name, tags in zip(names, found, strict=True):
             print(f"{printable(name)}  {', '.join(f'{tag.word} {tag.score:.2f}' for tag in tags) or '–'}")

@@ -973,7 +973,8 @@ def test_list_has_the_images_of_the_engine(engine, run):
     code, _, err = run("list", "--class", "fruits")
     assert code == BAD_INPUT and "has no class fruits. Did you mean fruit?" in err
     run("remove", "photos/birds")
-    assert run("list", "--class", "birds")[:2] == (NEGATIVE, "")
+    code, out, err = run("list", "--class", "birds")
+    assert (code, out) == (NEGATIVE, "") and "holds no images of the class birds" in err
 
 
 # ---- evaluate --------------------------------------------------------------------------------------

@@ -62,8 +62,9 @@ def test_several_parts_match_different_regions(engine, run):
     height, width = read_image(path).shape[:2]
     boxes = ["--box", f"0,0,{width // 2},{height // 2}", "--box", f"{width // 2},{height // 2},{width // 2 - 1},60"]
     code, out, _ = run("search", path, *boxes, "--json", "-k", 2)
-    results = json.loads(out)[0]["results"]
-    assert code == OK
+    (found,) = json.loads(out)
+    results = found["results"]
+    assert code == OK and found["score_kind"] == "geometric mean of cosines"
     for result in results:
         assert [one["part"] for one in result["regions"]] == [1, 2]
         assert result["regions"][0]["box"] != result["regions"][1]["box"]
@@ -121,8 +122,8 @@ def test_an_engine_made_again_without_cosines_has_no_regions(engine, run):
         (["--box", "10,10,0,20"], "positive width and height"),
         (["--box", "5000,10,20,20"], "outside of the image"),
         (["--box", "10,10,2,2"], "too small"),
-        (["--box", "10,10,50,50", "--rerank", "expansion"], "do not work together"),
-        (["--detector", "no.onnx", "--object", "1"], "go together"),
+        (["--box", "10,10,50,50", "--rerank", "expansion"], "--box, --object and --detect cannot be combined with"),
+        (["--detector", "no.onnx", "--object", "1"], "give both --detector and --labels"),
         (["--detector", "no.onnx", "--labels", "no.txt", "--object", "1"], "no.txt"),
     ],
 )

@@ -116,6 +116,8 @@ def test_ignored_words_are_named(engine, capsys):
         (["--text", "bird", "--grid", "grid.png"], "--grid"),
         (["photos", "--weights", "1,2"], "--weights needs --together"),
         (["photos", "--weights", "1,0", "--together"], "other than 0"),
+        (["photos", "--weights", "a,1", "--together"], "must be numbers between -1000 and 1000"),
+        (["photos", "--weights", "1000,1", "--together"], "must be numbers between -1000 and 1000"),
         (["photos", "--weights", "1,2", "--together"], "2 numbers for 18 images"),
         (["photos", "--vectors", "vectors.txt", "--together"], "--vectors"),
     ],
@@ -196,7 +198,7 @@ def test_captions(engine, folder, capsys):
         assert cli.main([*arguments, "--text", text, "--captions", str(table)]) == OK
         captured = capsys.readouterr()
         assert json.loads(captured.out)[0]["results"][0]["path"] == str(path)
-        assert "1 path not in the engine" in captured.err
+        assert "1 path is not in the engine" in captured.err
     assert cli.main([*arguments, "--text", "car"]) == USAGE
     table.write_text("path,caption\nno.jpg,bird\n")
     assert cli.main([*arguments, "--text", "car", "--captions", str(table)]) == BAD_INPUT

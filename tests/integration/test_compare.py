@@ -169,7 +169,11 @@ def test_a_network_backends_and_rerankers(here, run):
         (("photos", "--extractors", "hog,nonsense"), USAGE, "unknown extractor 'nonsense'"),
         (("photos", "--extractors", "hog,,pixels"), USAGE, "names separated by commas"),
         (("photos", *NAMES, "--backends", "exact:cosine,nowhere"), USAGE, "there is no index 'nowhere'"),
-        (("photos", *NAMES, "--backends", "elasticsearch://host:9200/name"), USAGE, "needs one: choose another backend"),
+        (
+            ("photos", *NAMES, "--backends", "elasticsearch://host:9200/name"),
+            USAGE,
+            "needs one: choose another backend",
+        ),
         (("photos", *NAMES, "--rerankers", "best"), USAGE, "no re-ranker 'best'"),
         (("photos", *NAMES, "--seed", "-1"), USAGE, "must be at least 0"),
         (("photos", *NAMES, "--queries", "0"), USAGE, "must be at least 1"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.files import content_hash, write_atomically, write_text
+from helpers.files import CONTENT_SIZE, content_hash, write_atomically, write_text
 
 
 def names(folder):
@@ -39,6 +39,14 @@ def test_an_interrupted_write_keeps_the_old_file_and_leaves_nothing(tmp_path, er
     with pytest.raises(type(error)):
         write_atomically(target, write)
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("name", ["a", "abcd", "a longer name.jpg"])
+def test_a_missing_file_gets_a_longer_value_than_a_hash(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = content_hash(name)
+    Path(name).write_bytes(b"content")
+    assert len(missing) > len(content_hash(name)) == CONTENT_SIZE
 
 
 def test_a_failed_rename_leaves_nothing(tmp_path):
