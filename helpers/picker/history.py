@@ -26,7 +26,7 @@ class Box(NamedTuple):
 
     @classmethod
     def of(cls, numbers: np.ndarray, pixels: np.ndarray) -> Self:
-        """A box (4,) that is inside of an image, uint8 (height, width, 3)."""
+        """A box (4,) that is inside an image, uint8 (height, width, 3)."""
         height, width = pixels.shape[:2]
         x, y, w, h = np.asarray(numbers, np.float64).tolist()
         return cls(x, y, w, h, Crop(x / width, y / height, w / width, h / height))
@@ -44,10 +44,10 @@ class Query:
     row, path, upload : where the image is: a row of the set, another file, or the SHA-256 of an upload.
     crop : the part of the image that is the query.
     boxes : objects of the image that are the query; then there is no crop.
-    text : what results show, with a hyphen in front of each word for what they do not show, see `parse_text`.
+    text : what results show; words with a hyphen in front are what they do not show, see `parse_text`.
     more : rows of further images.
-    weights : of the images and texts in their order, see `helpers.picker.parts.weights_of`; empty for 1, and -1 for
-        words with a hyphen.
+    weights : of the images and texts in their order, see `helpers.picker.parts.weights_of`. Empty for the default
+        weights: -1 for words with a hyphen, and 1 for everything else.
     given_class : the class that the user gave an image that is not in the set; None for none.
     """
 

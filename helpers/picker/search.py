@@ -72,8 +72,8 @@ class QueryImage:
     boxes: tuple[tuple[float, ...], ...] = ()
 
 
-#: What matches each part of a query, as x, y, width, height in fractions of the image's size; None for the whole image.
-#: Empty if whole images were searched.
+#: What matches each part of a query, as x, y, width, height in fractions of the image's size. None if the whole image
+#: matches best, nothing matches, or the file of the image cannot be read. Empty if whole images were searched.
 Boxes = tuple[tuple[float, ...] | None, ...]
 
 

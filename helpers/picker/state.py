@@ -56,7 +56,7 @@ UNDOABLE = {
     "add": "adding an image", "remove_part": "removing a part", "set_weight": "changing a weight",
     "mark": "a mark", "search_again": "the search with marks", "forget_marks": "forgetting marks",
 }  # fmt: skip
-#: Actions → names of their arguments, which the page gives. `_action` adds those that it makes.
+#: Action → names of its arguments, whose values come from the page. `_action` adds the methods that it decorates.
 ACTIONS: dict[str, tuple[str, ...]] = {"paste": ("content",)}
 #: Actions that take a while.
 SLOW = {"find_objects", "search", "set_text", "why"}
@@ -423,7 +423,10 @@ class Picker:
         """Make an uploaded file the query. Only the latest uploads stay in memory."""
         name, content = str(name)[:200] or "upload", bytes(content)
         if len(content) > MAX_UPLOAD:
-            raise InvalidAction(f"{name} has {len(content) / 2**20:.0f} MB; the limit is {MAX_UPLOAD // 2**20} MB.")
+            raise InvalidAction(
+                f"{name} has {len(content) / 2**20:.0f} MB, and the limit is {MAX_UPLOAD // 2**20} MB. Choose a "
+                "smaller file, or give the path of this one."
+            )
         try:
             read_image(content)
         except UnreadableImage as error:
@@ -434,8 +437,12 @@ class Picker:
     def set_class(self, class_name: str | None) -> None:
         """Give the query image a class if it is not in the set: results of that class are then relevant."""
         query, class_name = self._current_image(), self._class(class_name)
-        if query.row is not None or class_name == NO_CLASS_NAME:
-            raise InvalidAction("Only an image that is not in the set can be given a class, and only one of the set's.")
+        if query.row is not None:
+            raise InvalidAction(
+                "Only an image that is not in the set can be given a class. Choose a file or upload one."
+            )
+        if class_name == NO_CLASS_NAME:
+            raise InvalidAction("Choose one of the classes of the set.")
         self._current().query = replace(query, given_class=class_name)
 
     def paste(self, content: bytes) -> "Picker":
@@ -644,7 +651,7 @@ class Picker:
             kept = {image: objects for image, objects in self._objects.items() if image in images}
             self._objects = kept | {query.image: found}
             chosen = f"{pluralize(len(found), 'object')} found. Choose the ones to search with."
-            text = chosen if found else "No object was found."
+            text = chosen if found else "No object was found. Crop the image to search by a part of it."
             self.message = Message("note", text)
 
     @_action
@@ -822,18 +829,18 @@ def _difference(similarity: float, result: ShownResult, request: _Request, metho
     if abs(similarity - result.score) < _SAME_SCORE:
         return ""
     reasons = {
-        f"is of the re-ranking {method.reranker}": method.reranker != NAMES[0],
-        "is the mean of all parts of the query": request.query.is_combined,
-        "is of the query that the marks moved": bool(request.applied),
-        "is of the parts that match best": bool(result.boxes),
+        f"comes from the re-ranking {method.reranker}": method.reranker != NAMES[0],
+        "is the weighted mean of all parts of the query": request.query.is_combined,
+        "comes from the query that the marks moved": bool(request.applied),
+        "comes from the parts that match best": bool(result.boxes),
     }
-    other = "is of the vectors in the index, which are compressed, or of an earlier version of the file"
+    other = "comes from the vectors in the index, which are compressed, or from an earlier version of the file"
     reason = next((text for text, holds in reasons.items() if holds), other)
     return f"The score of the result, {result.score:.3f}, {reason}."
 
 
 def _numbers(values: object) -> np.ndarray:
-    """float64 from values that a page or a user gave; of the shape () if they are no numbers."""
+    """float64 from values that a page or a user gave; an array of shape () if they are not numbers."""
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError):

@@ -1088,7 +1088,7 @@ def test_an_explanation_says_why_its_similarity_is_not_the_score(picker):
     assert picker.why(ids(picker)[0]).explained.note == ""
     assert picker.explained.why.similarity == pytest.approx(picker.columns[0].results[0].score, abs=5e-4)
     picker.use(reranker="k-reciprocal").search()
-    assert "is of the re-ranking k-reciprocal" in picker.why(ids(picker)[0]).explained.note
+    assert "comes from the re-ranking k-reciprocal" in picker.why(ids(picker)[0]).explained.note
     picker.use(reranker="none").search().mark(ids(picker)[0], True).search_again().search()
     assert "that the marks moved" in picker.why(ids(picker)[-1]).explained.note
     picker.forget_marks().add(20).search()
