@@ -45,9 +45,9 @@ without sides, if there are any duplicates.
 --json prints a list of objects, --csv a table, with one row per duplicate. Both have the columns
 {", ".join(COLUMNS)}. first represents the group, second is the duplicate. The values of how are bytes, hash, mirror
 and crop: the search that found the duplicate. correlation is that of the duplicate and the image of its group that
-it was compared with. keep is the copy to keep: the one with the most pixels; among equal ones, the largest file, then
-the oldest one, then the one with the shortest path. An enlarged copy has more pixels, too, so look before you
-delete. The report is one HTML file with images of the groups, whose names are links to the files.
+it was compared with. keep is the copy to keep: the one with the most pixels; of these the largest file, then the
+oldest one, then the one with the shortest path. An enlarged copy has more pixels, too, so look before you delete. The
+report is one HTML file with images of the groups, whose names are links to the files.
 """,
         common.VECTORS_KEPT,
     )
