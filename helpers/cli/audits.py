@@ -92,7 +92,9 @@ def _read_layout(options: argparse.Namespace) -> "Layout":
     if options.other is None:
         return locations.read_layout(options.folder, options)
     if options.train or options.test or options.classes_from:
-        raise CommandError("--train, --test and --classes-from are for one folder; two folders are the sides", USAGE)
+        raise CommandError(
+            "--train, --test and --classes-from are for one folder: leave them out, or name one folder", USAGE
+        )
     first, second = (
         locations.read_gallery(folder, follow_links=options.follow_links) for folder in (options.folder, options.other)
     )

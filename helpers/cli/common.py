@@ -197,7 +197,7 @@ def check_output(name: str | None, *suffixes: str) -> None:
         return
     file = Path(name)
     if file.suffix.lower() not in suffixes:
-        raise CommandError(f"{printable(file)} must end in {' or '.join(suffixes)}", USAGE)
+        raise CommandError(f"the name of {printable(file)} must end in {' or '.join(suffixes)}", USAGE)
     folder = file.parent
     if not folder.is_dir():
         raise CommandError(f"the folder {printable(folder)} of {printable(file)} does not exist: make it first")

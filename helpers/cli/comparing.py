@@ -46,11 +46,11 @@ cached, so an interrupted comparison continues.
 Each score has a 95 % interval (bootstrap over queries), the score of a random order (chance) and the highest possible
 score (ceiling). The methods are compared on the same queries, and the intervals of the differences hold for all pairs
 together. If the interval of a difference includes 0, the queries cannot tell the two methods apart. Then the cheaper
-one is recommended. Scores repeat exactly, times do not.
+one is recommended. If you repeat a comparison, scores are exactly the same, but times differ.
 
 {locations.SIDES}
 
--o writes a report: .html with images, or .json. --json prints the latter. Its keys are described in the README.
+-o writes a report: .html with images, or .json. --json prints the latter; the README describes its keys.
 """,
         common.VECTORS_KEPT,
     )

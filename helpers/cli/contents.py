@@ -28,8 +28,8 @@ def register(commands: "common.Commands") -> None:
         "Show what an engine is: images, classes, extractor, backend, size on disk, dates and pending changes.",
         "lookalike info\nlookalike info -e photos.engine --json",
         """
-Pending changes are images that were added or removed and that are not written into the index yet; searches respect
-them, and `lookalike compact` writes them. The command needs neither the images nor the weights of the network.
+Pending changes are images that were added or removed, but are not yet written into the index. Searches respect them,
+and `lookalike compact` writes them. The command needs neither the images nor the weights of the network.
 """,
     )
     locations.add_engine(info)

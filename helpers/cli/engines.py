@@ -57,8 +57,8 @@ lookalike remove owls/1.jpg -e photos.engine
 lookalike remove photos/owls
 """,
         """
-Name an image by its path, or by its id or key, which `lookalike list` and search --json print. A folder stands for all
-of its images. If one of the names is not in the engine, nothing is removed.
+Name an image by its path, id or key; `lookalike list --json` prints all three. A folder stands for all of its images.
+If one of the names is not in the engine, nothing is removed.
 """,
     )
     remove.add_argument("images", metavar="ID|KEY|PATH", nargs="+")
@@ -86,8 +86,8 @@ lookalike relocate /new/photos
 lookalike relocate /new/holidays --from /old/holidays -e photos.engine
 """,
         """
-If engine and images were moved together, this is not necessary. The folder must hold the images under their names; the
-contents of some are compared.
+If the engine and its images were moved together, this is not necessary. The folder must hold the images under the same
+names; the contents of some of the files are compared.
 """,
     )
     relocate.add_argument("folder", metavar="FOLDER", help="the folder that holds the images now")
@@ -110,7 +110,7 @@ def _add(options: argparse.Namespace) -> int:
         total = len(live.engine)
         wait_for_compaction(live)
     if added.count(Outcome.UNREADABLE) == len(images):
-        raise CommandError(f"no image was added: none can be read; the first is {printable(images.paths[0])}")
+        raise CommandError(f"no image was added, because none can be read, such as {printable(images.paths[0])}")
     print(f"{printable(folder)}: {describe_additions(added)}, {total:,} in total")
     return OK
 

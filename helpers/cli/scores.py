@@ -95,8 +95,8 @@ lookalike leaderboard --protocol 'sample-*' --extractor 'resnet50*'
 lookalike leaderboard --profile full --dataset lfw --best 3
 lookalike leaderboard --metric mAP --metric nDCG@10 --csv
 """,
-        "Filters can contain the wildcards * and ?. The results are read from figures/leaderboard.csv, which calls the "
-        "backend index, and from notebooks that you ran. helpers/evaluation/metrics.py defines the metrics.",
+        "Filters can contain the wildcards * and ?. The results are read from figures/leaderboard.csv, in which the "
+        "backend is called index, and from notebooks that you ran. helpers/evaluation/metrics.py defines the metrics.",
     )
     for name in ("dataset", "protocol", "profile", "extractor", "backend"):
         board.add_argument(f"--{name}", metavar="NAME", help=f"show only this {name}")
@@ -197,7 +197,7 @@ def _images_of(protocol: "Protocol", options: argparse.Namespace) -> "ImageSet":
     """The images that --images names, or else the data set of the protocol."""
     if options.images is not None:
         images = locations.read_layout(options.images, options).images
-        # `Protocol.bind` tells which images are missing among all.
+        # The whole folder, so that `Protocol.bind` can name the images that are missing.
         if set(protocol.keys) <= set(images.keys):
             return images
         return locations.read_gallery(options.images, follow_links=options.follow_links)

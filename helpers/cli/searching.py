@@ -61,9 +61,9 @@ as \\xe9. `lookalike remove` accepts such keys and paths.
 --paths prints the bytes of the paths as they are. With --null, each path ends with a NUL byte, as xargs -0 expects. A
 path with a line break needs --null.
 
-A text is compared with the class scores of the images, which `lookalike classify` computes, by vectors of its words;
-an engine of an image–text encoder embeds the text itself. With several parts, the score is the weighted mean of the
-cosines with each of them; the parts of --without have negative weights.
+The word vectors of a text are compared with the class scores of the images, which `lookalike classify` computes. If the
+extractor of the engine is an image–text encoder, it embeds the text itself. With several images or texts, the score is
+the weighted mean of the cosines with each of them; the texts of --without have negative weights.
 
 If the engine has regions (lookalike index --regions), the score is the best cosine with the whole image or with one of
 its regions, which is printed after the path. --json adds "regions", a list of {{"part", "box", "class_name", "score"}}

@@ -35,7 +35,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without", metavar="TEXT", action="append", default=[], help="what results do not show; can be repeated"
     )
-    parser.add_argument("--together", action="store_true", help="all images are one query, instead of one each")
+    parser.add_argument("--together", action="store_true", help="search by all images as one query, instead of by each")
     text = "with --together, the weights of the images in their order, such as 1,0.5,-1; default: 1 each"
     parser.add_argument("--weights", type=_weights, metavar="W,W,…", help=text)
     text = "weight of each text; an image has weight 1; default: %(default)s"

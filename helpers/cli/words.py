@@ -14,7 +14,7 @@ def register(commands: "common.Commands") -> None:
         commands,
         "classify",
         _classify,
-        "Compute the class scores of an engine's images, so that words find them.",
+        "Compute the class scores of an engine's images, for searches by words.",
         """
 lookalike classify
 lookalike classify --network resnet50 -e photos.engine
@@ -43,7 +43,7 @@ lookalike tags photos --sidecars
 """,
         """
 The words are names of ImageNet's 1000 classes. The score is the estimated probability that a word is right. An image
-may have none. --csv prints the columns image, tag and score; --json prints a list of {"image", "tags": [{"word",
+may have no words. --csv prints the columns image, tag and score; --json prints a list of {"image", "tags": [{"word",
 "score"}]}. --sidecars writes the words of photo.jpg into photo.jpg.xmp, where photo managers read them; existing
 sidecars are kept.
 """,

@@ -744,7 +744,7 @@ class Picker:
     def _row(self, row: int) -> int:
         row = _integer(row, "The number of an image")
         if not 0 <= row < len(self.images):
-            raise InvalidAction(f"There is no image {row}: they are numbered 0 … {len(self.images) - 1}.")
+            raise InvalidAction(f"There is no image {row}. The images are numbered 0 … {len(self.images) - 1}.")
         return row
 
     def _choose(self, row: int) -> None:

@@ -176,7 +176,7 @@ class PickerView(anywidget.AnyWidget):
         except Exception as error:
             _LOGGER.exception("the query picker failed")
             self.picker.report_error(
-                f"This should not happen ({type(error).__name__}: {error}). Search again, or restart the kernel."
+                f"Unexpected error ({type(error).__name__}: {error}). Search again, or restart the kernel."
             )
 
     def _send_images(self, keys: list) -> None:
