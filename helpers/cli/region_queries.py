@@ -184,9 +184,11 @@ def _part_vectors(engine: "Engine", path: Path, options: argparse.Namespace) -> 
         found = _detected(options)
         for number in options.object:
             if number > len(found):
-                objects = pluralize(len(found), "object")
+                objects = f"only {pluralize(len(found), 'object')}" if len(found) else "no objects"
                 raise CommandError(
-                    f"--object {number}: {printable(path)} has only {objects}; --detect lists them", USAGE
+                    f"--object {number}: {printable(path)} has {objects}. --detect lists the objects of an image, and "
+                    "--box names another part",
+                    USAGE,
                 )
             boxes.append(found.boxes[number - 1])
     return engine.extractor.extract_arrays([crop(image, box) for box in boxes])

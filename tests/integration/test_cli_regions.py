@@ -168,7 +168,7 @@ def test_detected_objects_are_listed_and_searched(engine, run, detector):
     first, second = (json.loads(text)[0]["results"] for text in (by_object, by_box))
     assert [one["id"] for one in first] == [one["id"] for one in second]
     code, _, err = run("search", path, "--object", len(objects) + 1)
-    assert code == USAGE and "--detect lists them" in err
+    assert code == USAGE and f"--object {len(objects) + 1}: " in err and "--detect lists the objects" in err
 
 
 def test_a_tiny_image_has_no_objects(engine, run, detector, tmp_path):
