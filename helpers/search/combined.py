@@ -16,7 +16,7 @@ from helpers.search.rerank import feedback
 from helpers.search.word_index import GalleryWords
 from helpers.vectors import l2_normalize
 
-#: At least so many of the best results of each kind of part get a combined score.
+#: At least this many of the best results of each kind of part get a combined score.
 DEPTH = 1000
 
 #: A word to leave out: a hyphen or a minus sign in front of it.

@@ -14,7 +14,6 @@ import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.word_space import Conse
-from helpers.images.imageset import ImageSet
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet
@@ -215,8 +214,8 @@ def classify(
 ) -> int:  # fmt: skip
     """Compute and store the class scores of an engine's images; returns the number of images that cannot be read.
 
-    Scores that are stored already, by the same classifier, are kept. An interrupted call continues there. Images that
-    cannot be read get no scores; the extractor's warning names them.
+    Scores that are stored already, by the same classifier, are kept. An interrupted call continues where it
+    stopped. Images that cannot be read get no scores; the extractor's warning names them.
 
     classifier : `helpers.features.deep.ClassScores`. progress : called with the number of images after each step.
     ids : of the images, by default of all.
@@ -225,7 +224,7 @@ def classify(
     images = images_by_content(table, engine.index.ids.tolist() if ids is None else list(ids))
 
     def compute(part: list[int]) -> list[tuple]:
-        scores = classifier.extract(_images(engine, part), progress=False)
+        scores = classifier.extract(engine.table.subset(np.array(part)), progress=False)
         readable = ~np.isnan(scores).any(axis=1)
         return class_scores.rows_of([table.content(id) for id in compress(part, readable)], scores[readable])
 
@@ -258,8 +257,3 @@ def matching_classifier(folder: str | Path, stored: StoredSource) -> FeatureExtr
             f"Compute them again: lookalike classify -e {shlex.quote(str(folder))}"
         )
     return classifier
-
-
-def _images(engine: Engine, ids: list[int]) -> ImageSet:
-    table = engine.table
-    return ImageSet(table.name, tuple(table.path(id) for id in ids), table.labels[ids], table.class_names)

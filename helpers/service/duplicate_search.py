@@ -14,13 +14,12 @@ from helpers.images.duplicates import Audit, audit
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service.errors import ApiError
-from helpers.service.gallery_search import images_of
 from helpers.service.image_schemas import CopiesOut, CopyOut, DuplicatesOut
 from helpers.service.schemas import ImageOut
 
 log = logging.getLogger("lookalike.service")
 
-#: The service finds near-duplicates in galleries of up to this many images: an audit of so many takes minutes.
+#: The service finds near-duplicates in galleries of up to this many images: an audit of this many takes minutes.
 MAX_IMAGES = 20_000
 
 #: How long a request waits for the result, in seconds.
@@ -111,7 +110,7 @@ def _search(engine: Engine, result: Future[_Found]) -> None:
     try:
         keys = _keys(engine)
         ids = np.array(list(keys.values()), np.int64)
-        found = audit(images_of(engine.table, ids), engine.index.vectors(ids))
+        found = audit(engine.table.subset(ids), engine.index.vectors(ids))
         result.set_result((frozenset(keys), _groups(found, list(keys))))
     except Exception as error:
         log.exception("the search for near-duplicates failed")

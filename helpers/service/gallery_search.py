@@ -14,7 +14,7 @@ from helpers.features.regions import Regions
 from helpers.features.text_encoder import embeds_text
 from helpers.files import bytes_hash
 from helpers.images.file_details import file_details
-from helpers.images.imageset import NO_CLASS, ImageSet
+from helpers.images.imageset import NO_CLASS
 from helpers.images.reading import UnreadableImage, read_image, upright_size
 from helpers.search.combined import QueryPart, marked_parts, search_parts
 from helpers.search.engine import Engine
@@ -424,7 +424,7 @@ def _search_images(
         engine.index.metric,
         lambda query, k: _unpadded(engine.index.search(query[None], k, **filters)),
         engine.index.vectors,
-        lambda ids: images_of(engine.table, ids),
+        engine.table.subset,
     )
     return rerank(space, vectors[0], k, reranker, image)
 
@@ -433,12 +433,6 @@ def _search_images(
 def _size(path: Path, modified: int) -> tuple[int, int]:
     """Width and height of an upright image. modified : of the file, in nanoseconds."""
     return upright_size(path)
-
-
-def images_of(table: GalleryTable, ids: np.ndarray) -> ImageSet:
-    """The images of some ids. Unlike ``table.images``, this does not read all rows."""
-    paths = tuple(table.path(int(id)) for id in ids)
-    return ImageSet(table.name, paths, table.labels[ids], table.class_names, root=table.root)
 
 
 def _unpadded(ranking: Ranking) -> Ranking:

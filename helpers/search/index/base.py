@@ -433,7 +433,7 @@ class StoredIndex(Index):
 
         Both share memory: the average cost depends on the number of new vectors only.
 
-        ids : int64 (n,), above all stored ids.
+        ids : int64 (n,). If one is not above all stored ids, everything is copied.
         """
         longer = copy.copy(self)
         longer._lock = ReadWriteLock()
