@@ -110,15 +110,17 @@ def disjoint_split(images: ImageSet, name: str) -> Protocol:
     for label in range(len(images.class_names)):
         is_query[np.flatnonzero((images.labels == label) & alone)[::3]] = True
     if not is_query.any():
-        raise ValueError(f"{images.name}: every image with a class has a copy, so there is no query.")
+        why = "every image with a class has a copy" if images.counts.any() else "no image has a class"
+        raise ValueError(f"{images.name}: {why}, so there is no query.")
     text = "One in 3 images of each class is a query. All other images are the gallery."
     return query_gallery(images, is_query, ~is_query, name, description=text)
 
 
 def fewer_queries(protocol: Protocol, count: int) -> Protocol:
-    """The protocol with about ``count`` of its queries, at regular intervals, and another name.
+    """The protocol with at least ``count`` of its queries, at regular intervals, and another name.
 
-    The first query is kept. The gallery, and what is ignored for a query, stay the same.
+    The number of queries is below twice ``count``; if the protocol has fewer than ``count``, all are kept. The first
+    query is kept. The gallery, and what is ignored for a query, stay the same.
 
     Raises
     ------

@@ -130,8 +130,8 @@ class Difference(NamedTuple):
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the queries leave open which of the two methods is better."""
-        return self.low <= 0 <= self.high
+        """Whether the queries leave open which of the two methods is better, as a single query does (bounds of nan)."""
+        return not (self.low > 0 or self.high < 0)
 
 
 def simultaneous_differences(

@@ -79,7 +79,15 @@ def search_known_items(
     ----------
     methods : name → search: list of uint8 (h, w, 3) → Ranking, one row per image; ids are rows of ``originals``.
     originals, frames, changes, seed : see `helpers.images.known_items.queries`.
+
+    Raises
+    ------
+    ValueError : there is no original, or no change.
     """
+    if not len(originals) or not len(changes):
+        raise ValueError(
+            f"at least one original and one change are needed, got {len(originals)} originals and {len(changes)} changes"
+        )
     results: dict[str, list[Ranking]] = {name: [] for name in methods}
     rows: list[int] = []
     done: list[Change] = []

@@ -151,6 +151,8 @@ def average_precision(
     k : use only the first k ranks (AP@k); None is all.
     normalized : divide by min(R, k) instead of R.
     """
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     hits = np.asarray(hits, dtype=bool)[:k]
     if n_relevant < 1 or hits.sum() > n_relevant:
         raise ValueError(f"R must be at least 1 and at least the number of hits ({hits.sum()}), got {n_relevant}")

@@ -89,11 +89,16 @@ def _from_json(content: dict) -> Protocol:
         queries=_from_ranges(content["queries"]),
         gallery=_from_ranges(content["gallery"]),
         groups=np.asarray(columns[2]) if content["grouped"] else None,
-        excluded={int(query): tuple(ids) for query, ids in content["excluded"].items()},
-        listed={int(query): tuple(ids) for query, ids in content["listed"].items()}
-        if content["format"] == FORMAT_LISTED
-        else None,
+        excluded=_from_ids_of_queries(content, "excluded"),
+        listed=_from_ids_of_queries(content, "listed") if content["format"] == FORMAT_LISTED else None,
     )
+
+
+def _from_ids_of_queries(content: dict, part: str) -> dict[int, tuple[int, ...]]:
+    """The ids that ``_ids_of_queries`` wrote."""
+    if not isinstance(content[part], dict):
+        raise ValueError(f"{part} must be an object of queries and their ids, got {content[part]!r}")
+    return {int(query): tuple(ids) for query, ids in content[part].items()}
 
 
 def frozen_names() -> tuple[str, ...]:

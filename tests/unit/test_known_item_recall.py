@@ -95,3 +95,7 @@ def test_every_method_gets_the_same_queries():
     assert table.groupby("method")["recall@1"].mean().to_dict() == pytest.approx({"right": 1, "first": 1 / 3})
     assert results.by_kind()["first"]["queries"].tolist() == [3, 3]
     assert table["method"].tolist() == ["right"] * 2 + ["first"] * 2
+    with pytest.raises(ValueError, match="one change are needed, got 3 originals and 0 changes"):
+        search_known_items(methods, originals, [], [], progress=False)
+    with pytest.raises(ValueError, match="got 0 originals and 1 changes"):
+        search_known_items(methods, [], [], [SCALED], progress=False)

@@ -118,6 +118,13 @@ def test_undefined_average_precision_is_refused(arguments):
         average_precision(*arguments)
 
 
+@pytest.mark.parametrize("k", [0, -1])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_average_precision_needs_a_rank(k, normalized):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+        average_precision([True, False], 1, k, normalized)
+
+
 def test_cifar_caps_map_at_100_at_two_per_cent():
     # 5000 of 50,000 are relevant and the first 100 results are all relevant: 100 / 5000.
     ranking, toy = one_query(np.ones(100), n_candidates=50_000, n_relevant=5000)

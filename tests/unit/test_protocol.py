@@ -252,6 +252,7 @@ def test_fewer_queries_keep_the_gallery_and_what_is_ignored():
     for row, query in enumerate(few.queries):
         np.testing.assert_array_equal(few.relevant(row), whole.relevant(whole.queries.tolist().index(query)))
     assert fewer_queries(whole, 100).queries.tolist() == whole.queries.tolist()
+    assert [len(fewer_queries(whole, count).queries) for count in (1, 3, 4, 7)] == [1, 4, 7, 7]
     assert fewer_queries(valid(listed={0: [2], 1: [3]}), 1).listed == {0: (2,)}
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         fewer_queries(whole, 0)
@@ -335,6 +336,8 @@ def test_a_file_cut_short_is_named_with_the_remedy(tmp_path, share):
         (lambda content: content.pop("gallery"), "KeyError: 'gallery'"),
         (lambda content: content.update(gallery=["3-1"]), "runs backwards"),
         (lambda content: content.update(queries=[9]), "queries must hold ids"),
+        (lambda content: content.update(excluded=[]), r"excluded must be an object of queries and their ids, got \[\]"),
+        (lambda content: content.update(format=3, listed=[[0, 1]]), "listed must be an object"),
         (lambda content: content.update(images=[["a", 0, 1]]), "each image must be a list of 2"),
         (lambda content: content.update(images=3), "not a complete and valid protocol"),
     ],
@@ -547,5 +550,7 @@ def test_an_image_with_a_copy_is_no_query():
 
 
 def test_a_split_without_queries_is_refused():
-    with pytest.raises(ValueError, match="there is no query"):
+    with pytest.raises(ValueError, match="every image with a class has a copy, so there is no query"):
         disjoint_split(image_set([0, 0, -1], groups=[3, 3, -1]), "toy")
+    with pytest.raises(ValueError, match="no image has a class, so there is no query"):
+        disjoint_split(image_set([-1, -1], class_names=("cat",)), "toy")

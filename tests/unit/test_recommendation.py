@@ -83,6 +83,13 @@ def test_no_method_is_recommended_if_none_is_better_than_a_random_order():
     assert recommend(alone, TIED, 0.15, 1).method is None
 
 
+def test_a_single_query_leaves_open_which_method_is_better():
+    nan = float("nan")
+    methods = {name: each._replace(low=nan, high=nan) for name, each in (("slow", SLOW), ("poor", POOR))}
+    found = recommend(methods, both({("slow", "poor"): Difference(0.4, nan, nan)}), 0.15, 1)
+    assert (found.method, found.tied, found.worse) == (None, ("slow", "poor"), ())
+
+
 def test_notes_on_intervals_that_are_too_narrow():
     perfect = SLOW._replace(score=1.0, low=1.0, high=1.0)
     same = both({("slow", "fast"): Difference(0.0, 0.0, 0.0)})
