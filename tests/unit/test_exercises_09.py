@@ -80,5 +80,17 @@ def test_a_wrong_search_gets_a_hint(function, hint, capsys):
     assert hint in capsys.readouterr().out
 
 
+def test_the_excluded_row_that_is_returned_is_named(capsys):
+    returned = []
+
+    def without_the_first_only(query, gallery, k, excluded):
+        found = nearest(query, gallery, k, excluded[:1])
+        returned[:] = [row for row in excluded if row in found]
+        return found
+
+    assert check_exercise("09.2", without_the_first_only) is False
+    assert f"row {returned[0]} is excluded, but you return it" in capsys.readouterr().out
+
+
 def test_a_function_without_code_is_not_checked():
     assert check_exercise("09.2", lambda query, gallery, k, excluded: None) is None

@@ -29,7 +29,8 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, int, Sequence[int]], 
             found = np.asarray(answer(function, query, gallery, k, excluded))
             order = np.argsort(((gallery - query) ** 2).sum(axis=1), kind="stable")
             expected = order[~np.isin(order, excluded)][:k]
-            assert not np.isin(found, excluded).any(), f"row {excluded[0]} is excluded, but you return it"
+            wrong = next((row for row in excluded if row in found), None)
+            assert wrong is None, f"row {wrong} is excluded, but you return it"
             assert len(found) == len(expected), (
                 f"{count} rows, {len(excluded)} excluded, k = {k}: return {len(expected)} rows, not {len(found)}"
             )
