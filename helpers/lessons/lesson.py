@@ -53,6 +53,12 @@ class Lesson:
 
     def __init__(self, name: str, namespace: Mapping[str, Any]):
         self.parameters = {key: value for key, value in namespace.items() if key.isupper() and _is_plain(value)}
+        missing = [key for key in ("PROFILE", "SEED") if key not in self.parameters]
+        if missing:
+            raise ValueError(
+                f"{name}: {' and '.join(missing)} must be set before the lesson starts; run the cell with the parameters "
+                "first, which has PROFILE = \"sample\" and SEED = 0 by default"
+            )
         self.name, self.profile, self.seed = name, self.parameters["PROFILE"], self.parameters["SEED"]
         if self.profile not in ("sample", "full"):
             raise ValueError(f"PROFILE must be 'sample' or 'full', got {self.profile!r}")
@@ -74,7 +80,7 @@ class Lesson:
 
         If the data set has more images than the protocol, a line says how many are left out.
 
-        max_queries : use about this number of queries, see `builders.fewer_queries`.
+        max_queries : keep at least this number of queries and fewer than twice as many, see `builders.fewer_queries`.
         """
         if self.profile == "sample":
             frozen, whole = protocol_files.frozen("sample-distractors"), samples.with_distractors()

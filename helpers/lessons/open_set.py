@@ -33,12 +33,16 @@ def open_set_protocol(images: ImageSet, name: str, per_person: int = 1, seed: in
 
     per_person : number of images of each person in the gallery, drawn with ``seed``.
     """
+    if per_person < 1:
+        raise ValueError(f"per_person must be at least 1, got {per_person}")
     rng = np.random.default_rng(seed)
     few = [images.class_names[label] for label in np.flatnonzero((images.counts > 0) & (images.counts <= per_person))]
-    if per_person < 1 or few or not images.counts.any():
+    if not images.counts.any():
+        raise ValueError(f"{images.name}: no image has a class, so there is no person for the gallery")
+    if few:
+        number = "one image" if per_person == 1 else f"{per_person} images"
         raise ValueError(
-            f"{images.name}: each class needs {per_person} images (at least 1) for the gallery and one more for a "
-            f"query; {few[0] if few else 'every class'} has too few"
+            f"{images.name}: each class needs {number} for the gallery and one more for a query; {few[0]} has too few"
         )
     if (images.labels != NO_CLASS).all():
         raise ValueError(f"{images.name}: every image has a class, so there is no query of an unknown person")

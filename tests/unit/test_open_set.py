@@ -67,8 +67,10 @@ def test_the_protocol():
     assert len(galleries) > 1
     with pytest.raises(ValueError, match="person 1 has too few"):
         open_set.open_set_protocol(images(labels), "p", per_person=3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="per_person must be at least 1, got 0"):
         open_set.open_set_protocol(images(labels), "p", per_person=0)
+    with pytest.raises(ValueError, match="no image has a class"):
+        open_set.open_set_protocol(images(np.full(4, -1)), "p")
     with pytest.raises(ValueError, match="no query of an unknown person"):
         open_set.open_set_protocol(images(labels[:7]), "p")
 

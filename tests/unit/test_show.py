@@ -115,6 +115,14 @@ def test_expectations_apply_to_the_default_parameters_only(saved, monkeypatch, c
         assert capsys.readouterr().out == "top-1: 0.910 (no expectation for this data or these parameters)\n"
 
 
+@pytest.mark.parametrize(
+    ("names", "missing"), [({"SEED": 0}, "PROFILE"), ({"PROFILE": "sample"}, "SEED"), ({}, "PROFILE and SEED")]
+)
+def test_a_missing_parameter_is_named_with_the_remedy(names, missing):
+    with pytest.raises(ValueError, match=f"x: {missing} must be set .* run the cell with the parameters first"):
+        lesson.Lesson("x", names)
+
+
 @pytest.mark.parametrize("variable", ["CI", "LOOKALIKE_CHECK"])
 def test_an_expectation_stops_the_run_in_ci_only(monkeypatch, capsys, variable):
     for name in ("CI", "LOOKALIKE_CHECK"):
