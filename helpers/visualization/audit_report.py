@@ -137,8 +137,10 @@ def audit_report(found: Audit, names: Sequence[str] = ()) -> str:
     if found.sides is not None:
         parts += ["<h2>Leaks</h2>", *(articles[:leaks] or ["<p>None: no image is on more than one side.</p>"])]
     parts.append(f"<h2>{'Duplicates' if found.sides is None else 'Duplicates within one side'}</h2>")
-    parts += articles[leaks:] or ["<p>None.</p>"]
-    if rest := report.groups[MAX_GROUPS:]:
+    rest = report.groups[MAX_GROUPS:]
+    others = "None." if all(map(report.leaking, rest)) else "They are in the table of the other groups below."
+    parts += articles[leaks:] or [f"<p>{others}</p>"]
+    if rest:
         table = report.table("Without images, to keep this file small", chain(*rest))
         parts.append(f"<h2>{len(rest):,} more groups</h2>\n{table}")
     parts.append(_limits(found))
