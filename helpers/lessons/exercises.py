@@ -3,9 +3,12 @@
 import copy
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
+
+from helpers.lessons import exercise_checks
 
 
 def check_exercise(exercise: str, answer: Any) -> bool | None:
@@ -18,13 +21,16 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
     ----------
     exercise : the notebook's number and the exercise's, such as ``"07.2"``.
     answer : a value, or a function. A function that returns None is missing.
+
+    Raises
+    ------
+    ValueError : there is no check of this exercise.
     """
-    notebook, number = exercise.split(".")
-    checks = import_module(f"helpers.lessons.exercise_checks.notebook_{notebook}")
+    check = _check_of(exercise)
     try:
         if answer is None:
             raise Unsolved
-        getattr(checks, f"exercise_{number}")(answer)
+        check(answer)
     except Unsolved:
         print(f"{exercise}: no answer yet")
         return None
@@ -36,6 +42,19 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
         return False
     print(f"{exercise}: right ✓")
     return True
+
+
+def _check_of(exercise: str) -> Callable[[Any], None]:
+    """The function that checks an exercise."""
+    notebook, _, number = exercise.partition(".")
+    module = f"{exercise_checks.__name__}.notebook_{notebook}"
+    if f"notebook_{notebook}" not in {each.name for each in iter_modules(exercise_checks.__path__)}:
+        raise ValueError(f"there is no check of exercise {exercise!r}; an exercise is called '07.2', for example")
+    checks = vars(import_module(module))
+    if f"exercise_{number}" not in checks:
+        known = [f"{notebook}.{name.removeprefix('exercise_')}" for name in checks if name.startswith("exercise_")]
+        raise ValueError(f"there is no check of exercise {exercise!r}; notebook {notebook} has {', '.join(known)}")
+    return checks[f"exercise_{number}"]
 
 
 class Unsolved(Exception):

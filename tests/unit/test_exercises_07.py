@@ -27,6 +27,22 @@ def test_correct_solutions():
     assert check_exercise("07.2", by_loop)
 
 
+@pytest.mark.parametrize("answer", [1, None])
+@pytest.mark.parametrize(
+    ("exercise", "reason"),
+    [
+        ("07.9", "'07.9'; notebook 07 has 07.1, 07.2"),
+        ("07", "'07'; notebook 07 has"),
+        ("7.1", "'7.1'; an exercise is called"),
+        ("99.1", "'99.1'; an exercise is called"),
+    ],
+)
+def test_an_exercise_without_a_check_is_named(exercise, reason, answer, capsys):
+    with pytest.raises(ValueError, match=f"there is no check of exercise {reason}"):
+        check_exercise(exercise, answer)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("draws", [71, 73, 7, 71.4, "72"])
 def test_a_wrong_number_of_draws(draws):
     assert check_exercise("07.1", draws) is False
