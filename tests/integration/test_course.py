@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from helpers import paths
 from helpers.lessons import runner
 from tests.conftest import QUICK_SECONDS, is_quick, lesson_of
@@ -73,6 +75,13 @@ def test_a_process_that_hangs_is_killed_with_its_children():
     code, log = runner._bounded([sys.executable, "-c", script], {}, seconds=1)
     assert code is None
     assert "not finished after 1 s" in log
+
+
+@pytest.mark.parametrize("number", ["x", "1.5", "0", "-1"])
+def test_a_number_of_jobs_that_is_not_positive_is_named(number, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runner._parser().parse_args(["--jobs", number])
+    assert f"argument --jobs: must be a whole number, at least 1, got '{number}'" in capsys.readouterr().err
 
 
 def test_the_reason_is_the_last_line_with_text():
