@@ -31,6 +31,10 @@ def results(csv: Path) -> str:
 
     Scores have 95 % intervals, chance and ceiling; a dash means "not measured". Only searches with the exact cosine
     index are used.
+
+    Raises
+    ------
+    ValueError : a score that the table shows has several rows, such as those of two dimensions.
     """
     board = leaderboard.load(csv)
     board = board[board["index"] == "exact:cosine"]
@@ -88,9 +92,16 @@ def indexes(csv: Path) -> str:
 
 
 def _interval(table: pd.DataFrame, name: str) -> str:
-    if name not in table.index:
+    rows = table[table.index == name]
+    if not len(rows):
         return "–"
-    return tables.interval_text(*table.loc[name, ["value", "low", "high"]])
+    if len(rows) > 1:
+        row = rows.iloc[0]
+        raise ValueError(
+            f"{len(rows)} rows of {name!r} under {row['protocol']!r} ({row['profile']}) with {row['metric']!r}: the "
+            "table has room for one"
+        )
+    return tables.interval_text(*rows.iloc[0][["value", "low", "high"]])
 
 
 def _bounds(row: pd.Series) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 
 import nbformat
+import pytest
 from PIL import Image
 
 from helpers import paths
@@ -31,6 +32,15 @@ def test_images_of_the_page_and_the_picker_are_animated_and_small():
         assert file.stat().st_size < 3e6
         with Image.open(file) as image:
             assert image.n_frames > 2 and image.width >= 700
+
+
+def test_two_rows_of_one_extractor_are_refused(tmp_path):
+    lines = (readme.FIGURES / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if ",resnet50,imagenet,2048,exact:cosine," in line and ",top-1," in line)
+    table = tmp_path / "leaderboard.csv"
+    table.write_text("\n".join([*lines, line.replace(",2048,", ",256,")]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"2 rows of 'resnet50' under '[\w-]+' \(\w+\) with 'top-1'"):
+        readme.results(table)
 
 
 def test_indexes_are_shown_at_the_least_sufficient_effort(tmp_path):
