@@ -48,7 +48,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import targets
-from benchmarks.processes import child, peak_memory
+from benchmarks.processes import child, peak_memory, system_load
+from benchmarks.targets import verdict
 from helpers import paths
 from helpers.lessons import synthetic_check
 from helpers.lessons.index_measurement import build, exact_truth, measure, milliseconds_at, sufficient, threads
@@ -155,6 +156,8 @@ def main() -> None:
     unknown = set(options.only or ()) - set(candidates)
     if unknown:
         parser.error(f"unknown index {unknown.pop()}; choose from {', '.join(candidates)}")
+    if options.only and options.targets:
+        parser.error("--only does not work with --targets, which compares all of its indexes")
     if options.table and options.exact:
         parser.error("--table does not work with --exact")
     if options.count is not None and (options.real or options.recipe):
@@ -358,7 +361,7 @@ def results(data: Data, candidates: dict[str, Candidate], again: bool, *flags: s
             continue
         finally:
             saved_at(data.folder, candidate).unlink(missing_ok=True)
-        result |= {"when": time.strftime("%Y-%m-%d %H:%M"), "load": load()}
+        result |= {"when": time.strftime("%Y-%m-%d %H:%M"), "load": system_load()}
         path.write_text(json.dumps(result, indent=1), encoding="utf-8")
         found[name] = result
     return found
@@ -381,21 +384,21 @@ def compare_indexes(data: Data, found: dict[str, dict]) -> None:
     for name, row in rows.items():
         if name in REFERENCES:
             continue
-        print(f"{name}: {_verdict(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (target: {ENOUGH} or more)")
+        print(f"{name}: {verdict(row['recall'] >= ENOUGH)} recall@{K} {row['recall']:.3f} (target: {ENOUGH} or more)")
         # The targets for speed apply to a million vectors only: an index gains little on few vectors.
-        targets = (20, 5) if row["count"] >= MILLION else (None, None)
+        of_exact, of_annoy = (20, 5) if row["count"] >= MILLION else (None, None)
         if "exact" in rows:
-            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, targets[0])
+            _ratio("times as fast as exact:cosine, one query", rows["exact"], row, of_exact)
         annoy = {spec: at for spec, sweep in trees.items() if (at := milliseconds_at(sweep, row["recall"])) is not None}
         if annoy:
             best = min(annoy, key=lambda spec: annoy[spec])
-            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, targets[1])
+            _ratio(f"times as fast as {best} at that recall", {"milliseconds": annoy[best]}, row, of_annoy)
         elif trees:
             print("  Annoy does not reach that recall")
         peak, opened = found[name]["peak"], found[name]["open_seconds"]
         if peak is not None:
-            print(f"  {_verdict(peak <= 6e9)} built in {peak / 1e9:.2f} GB (target: 6 or less)")
-        print(f"  {_verdict(opened < 2)} opened memory-mapped in {opened:.3f} s (target: below 2)")
+            print(f"  {verdict(peak <= 6e9)} built in {peak / 1e9:.2f} GB (target: 6 or less)")
+        print(f"  {verdict(opened < 2)} opened memory-mapped in {opened:.3f} s (target: below 2)")
 
 
 def compare_published(data: Data, found: dict[str, dict]) -> None:
@@ -442,7 +445,7 @@ def compare_exact(data: Data, rounds: int = 5) -> None:
             f"minima {our_min:.2f} and {their_min:.2f}"
         )
         ratio, of_minima = ours / theirs, our_min / their_min
-        print(f"  {_verdict(ratio <= 1.3)} {ratio:.2f} times as long (target: 1.3 or less); minima: {of_minima:.2f}")
+        print(f"  {verdict(ratio <= 1.3)} {ratio:.2f} times as long (target: 1.3 or less); minima: {of_minima:.2f}")
 
 
 def _milliseconds(index, queries: np.ndarray) -> float:
@@ -489,22 +492,13 @@ def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
 
 
 def conditions() -> str:
-    return f"{os.cpu_count()} cores, up to {threads()} threads per query, load {load()}"
-
-
-def load() -> str:
-    """The load of the computer, including this process."""
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return f"{os.cpu_count()} cores, up to {threads()} threads per query, load {system_load()}"
 
 
 def _ratio(label: str, slow: Mapping, fast: Mapping, target: float | None = None) -> None:
     ratio = slow["milliseconds"] / fast["milliseconds"]
-    verdict = f"{_verdict(ratio >= target)} " if target else ""
-    print(f"  {verdict}{ratio:.1f} {label}" + (f" (target: {target} or more)" if target else ""))
-
-
-def _verdict(reached: bool) -> str:
-    return "reached:" if reached else "MISSED:"
+    prefix = f"{verdict(ratio >= target)} " if target else ""
+    print(f"  {prefix}{ratio:.1f} {label}" + (f" (target: {target} or more)" if target else ""))
 
 
 # ---- recipe ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from benchmarks.processes import system_load
 from helpers import paths
 from helpers.images import imagenet, samples
 from helpers.images.imageset import ImageSet
@@ -22,5 +23,4 @@ def conditions(images: ImageSet) -> str:
     """A description of the images and the computer, including its load."""
     different = len(set(images.paths))
     repeated = "" if different == len(images) else f" ({different} distinct images, repeated)"
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{len(images)} images of {images.name}{repeated}, {os.cpu_count()} cores{load}"
+    return f"{len(images)} images of {images.name}{repeated}, {os.cpu_count()} cores, load {system_load()}"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from helpers import paths
 
+#: The file in which Linux describes the process that reads it.
+STATUS = Path("/proc/self/status")
+
 
 def child(module: str, *arguments: str, variables: dict[str, str] | None = None) -> dict:
     """Run a module in a new process and return the last line that it prints, from JSON.
@@ -27,9 +30,21 @@ def child(module: str, *arguments: str, variables: dict[str, str] | None = None)
     return json.loads(output.splitlines()[-1])
 
 
+def memory(key: str) -> int | None:
+    """Bytes of this process, or None if the system does not report them.
+
+    key : a line of ``/proc/self/status``: ``"VmRSS"``, the resident memory, or ``"VmHWM"``, its peak.
+    """
+    if not STATUS.exists():
+        return None
+    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(key))
+
+
 def peak_memory() -> int | None:
     """The peak memory of this process in bytes, or None if the system does not report it."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return memory("VmHWM")
+
+
+def system_load() -> str:
+    """The load of the computer, including this process; "unknown" if the system does not report it."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

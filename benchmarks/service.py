@@ -19,7 +19,6 @@ use HTTP over plain sockets, which needs little processor time. The benchmark pr
 import argparse
 import asyncio
 import json
-import os
 import random
 import socket
 import subprocess
@@ -34,7 +33,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.inputs import conditions, real_images
-from benchmarks.processes import child
+from benchmarks.processes import child, system_load
 from helpers import paths
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
@@ -131,8 +130,8 @@ async def load(host: str, port: int, files: list[str], options: argparse.Namespa
     # The first second is a warm-up.
     begin, end = start + 1, start + 1 + options.seconds
 
-    async def client(requests: list[bytes], times: list[float], pause: float) -> None:
-        rng = random.Random(id(times) + len(asyncio.all_tasks()))
+    async def client(number: int, requests: list[bytes], times: list[float], pause: float) -> None:
+        rng = random.Random(number)
         reader, writer = await asyncio.open_connection(host, port)
         while (now := time.perf_counter()) < end:
             status = await exchange(reader, writer, rng.choice(requests))
@@ -144,8 +143,8 @@ async def load(host: str, port: int, files: list[str], options: argparse.Namespa
             await asyncio.sleep(1 if status == 429 else pause)
         writer.close()
 
-    jobs = [client(uploads, upload_times, 0) for _ in range(options.clients)]
-    await asyncio.gather(*jobs, client(by_id, id_times, 0.1))
+    jobs = [client(number, uploads, upload_times, 0) for number in range(options.clients)]
+    await asyncio.gather(*jobs, client(options.clients, by_id, id_times, 0.1))
     return {"statuses": statuses, "uploads": upload_times, "by_id": id_times, "seconds": options.seconds}
 
 
@@ -241,8 +240,7 @@ def report(options, before, after, results, alone, one) -> None:
     print(f"{upload / all_cores:.2f} times that on all cores (medians)")
     failed = {status: count for status, count in results["statuses"].items() if status not in ("200", "429")}
     print(f"  status 429: {results['statuses'].get('429', 0)}; other errors: {failed or 'none'}")
-    if hasattr(os, "getloadavg"):
-        print(f"  load average afterwards: {os.getloadavg()[0]:.1f}")
+    print(f"  load average afterwards: {system_load()}")
 
 
 if __name__ == "__main__":

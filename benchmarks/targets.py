@@ -76,15 +76,16 @@ def compare(found: Mapping[str, Mapping]) -> pd.DataFrame:
     made = pd.DataFrame(lines)
     times = made.set_index("index")["times"].drop(RECOMMENDED)
     forests = times[times.index.str.startswith("annoy")]
-    print(f"{_verdict(best['recall'] >= ENOUGH)} recall@{K} {best['recall']:.3f} (target: {ENOUGH} or more)")
-    print(f"{_verdict(ratio <= MOST_OF_RAW)} {ratio:.2f} times as long as FAISS alone (target: at most {MOST_OF_RAW})")
+    print(f"{verdict(best['recall'] >= ENOUGH)} recall@{K} {best['recall']:.3f} (target: {ENOUGH} or more)")
+    print(f"{verdict(ratio <= MOST_OF_RAW)} {ratio:.2f} times as long as FAISS alone (target: at most {MOST_OF_RAW})")
     for label, value, least in (
         ("exact search", times["exact"], LEAST_OF_EXACT),
         (f"{forests.idxmin()} at equal recall", forests.min(), LEAST_OF_ANNOY),
     ):
-        print(f"{_verdict(value >= least)} {value:.1f} times as fast as {label} (target: {least} or more)")
+        print(f"{verdict(value >= least)} {value:.1f} times as fast as {label} (target: {least} or more)")
     return made
 
 
-def _verdict(reached: bool) -> str:
+def verdict(reached: bool) -> str:
+    """The word with which a line about a target begins."""
     return "reached:" if reached else "MISSED:"

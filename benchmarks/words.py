@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.engine import RandomExtractor
+from benchmarks.processes import system_load
 from helpers import paths
 from helpers.features.text import WordVectors
 from helpers.features.word_space import Conse
@@ -34,21 +35,18 @@ from helpers.search.word_index import WordIndex
 
 TEXTS = ("boat", "sea lions", "a photo of a grand piano", "joshua_tree", "high-speed train")
 K = 10
-#: A program that prints the seconds and the megabytes of loading GloVe.
+#: A program that prints the seconds and the megabytes of loading GloVe; nan if the system does not report its memory.
 _LOAD = """
 import time
 import numpy
+from benchmarks.processes import memory
 from helpers.features.text import WordVectors
 
-def resident(key):
-    lines = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
-    return int(lines[key].split()[0]) / 1024
-
-before, start = resident("VmRSS"), time.perf_counter()
+before, start = memory("VmRSS"), time.perf_counter()
 words = WordVectors.glove()
 seconds = time.perf_counter() - start
 words.embed_text("a photo of a sailboat")
-print(seconds, resident("VmHWM") - before)
+print(seconds, "nan" if before is None else (memory("VmHWM") - before) / 2**20)
 """
 
 
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="queries of each kind; default: %(default)s")
     parser.add_argument("--loads", type=int, default=5, help="processes that load GloVe; default: %(default)s")
     options = parser.parse_args()
-    print(f"{options.count:,} SYNTHETIC images, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{options.count:,} SYNTHETIC images, {os.cpu_count()} cores, load {system_load()}")
     load_glove(options.loads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "words.engine"
@@ -70,12 +68,18 @@ def load_glove(times: int) -> None:
     """Print the median time and the largest growth of the resident memory over new processes."""
     lines = [
         subprocess.run(
-            [sys.executable, "-c", _LOAD], env=paths.child_environment(), capture_output=True, text=True, check=True
-        ).stdout.split()
+            [sys.executable, "-c", _LOAD],
+            cwd=paths.ROOT,
+            env=paths.child_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()  # fmt: skip
         for _ in range(times)
     ]
     seconds, megabytes = np.array(lines, float).T
-    print(f"GloVe loads in {np.median(seconds):.2f} s (best {seconds.min():.2f}) and {megabytes.max():.0f} MB")
+    memory = "an unknown number of" if np.isnan(megabytes).any() else f"{megabytes.max():.0f}"
+    print(f"GloVe loads in {np.median(seconds):.2f} s (best {seconds.min():.2f}) and {memory} MB")
 
 
 def make_engine(folder: Path, count: int, dim: int) -> Engine:
