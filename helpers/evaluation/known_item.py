@@ -86,7 +86,8 @@ def search_known_items(
     """
     if not len(originals) or not len(changes):
         raise ValueError(
-            f"at least one original and one change are needed, got {len(originals)} originals and {len(changes)} changes"
+            f"at least one original and one change are needed, got {len(originals)} originals and {len(changes)} "
+            "changes"
         )
     results: dict[str, list[Ranking]] = {name: [] for name in methods}
     rows: list[int] = []

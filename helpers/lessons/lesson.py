@@ -56,8 +56,8 @@ class Lesson:
         missing = [key for key in ("PROFILE", "SEED") if key not in self.parameters]
         if missing:
             raise ValueError(
-                f"{name}: {' and '.join(missing)} must be set before the lesson starts; run the cell with the parameters "
-                "first, which has PROFILE = \"sample\" and SEED = 0 by default"
+                f"{name}: {' and '.join(missing)} must be set before the lesson starts; run the cell with the "
+                "parameters first"
             )
         self.name, self.profile, self.seed = name, self.parameters["PROFILE"], self.parameters["SEED"]
         if self.profile not in ("sample", "full"):
