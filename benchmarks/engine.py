@@ -60,13 +60,6 @@ def make_engine(folder: Path, count: int, dim: int, index: str = "exact:cosine")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parts = parser.add_subparsers(required=True, metavar="PART")
-    register(parts)
-    options = parser.parse_args()
-    options.run(options)
-
-
-def register(parts: argparse._SubParsersAction) -> None:
-    """Add the parts of this benchmark to a parser."""
     part = parts.add_parser("add", help="add one image to galleries of several sizes")
     part.add_argument("--counts", type=int, nargs="+", default=[1000, 20_000, 200_000])
     part.add_argument("--times", type=int, default=200)
@@ -85,9 +78,10 @@ def register(parts: argparse._SubParsersAction) -> None:
     part.add_argument("--kills", type=int, default=50)
     part.add_argument("--seed", type=int, default=0)
     part.set_defaults(run=compaction)
-    for each in parts.choices.values():
-        if each.get_default("run") in (add, latency, removal, compaction):
-            each.add_argument("--dim", type=int, default=8 if each.get_default("run") is compaction else 256)
+    for name, each in parts.choices.items():
+        each.add_argument("--dim", type=int, default=8 if name == "compaction" else 256)
+    options = parser.parse_args()
+    options.run(options)
 
 
 # ---- measurements ------------------------------------------------------------------------------------------------
@@ -169,7 +163,7 @@ def compaction(options: argparse.Namespace) -> None:
         f"{outcome.removed:,} removals were acknowledged, {outcome.compacted:,} changes were compacted in "
         f"{outcome.compactions} compactions"
     )
-    print(f"{verdict(not outcome.problems)} no acknowledged change was lost or repeated {outcome.problems[:5]}")
+    print(f"{verdict(not outcome.problems)} lost or repeated changes: {outcome.problems[:5] or 'none'} (target: none)")
 
 
 def timed(call, *arguments) -> float:

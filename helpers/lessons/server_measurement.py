@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,10 @@ from helpers.lessons.index_measurement import measure
 from helpers.search.backends.remote import Payload
 from helpers.search.index import open_index
 from helpers.search.ranking import Ranking
+
+if TYPE_CHECKING:
+    from helpers.search.backends.milvus_backend import MilvusIndex
+    from helpers.search.backends.rest_documents import DocumentIndex
 
 
 def measure_server(
@@ -34,8 +38,7 @@ def measure_server(
     """
     rows = []
     for options in searches:
-        # The backends of servers have ``close``, which their base class does not declare.
-        index: Any = open_index(f"{location}?{options}")
+        index = _opened(f"{location}?{options}")
         index.clear()
         start = time.perf_counter()
         index.add(vectors, np.arange(len(vectors)), payload)
@@ -46,7 +49,7 @@ def measure_server(
         gone = np.arange(0, len(vectors), 10)
         index.remove(gone)
         index.close()
-        again: Any = open_index(f"{location}?{options}")
+        again = _opened(f"{location}?{options}")
         left = np.isin(again.search(queries, k).ids, gone).sum()
         row = {"search": options, "count": measured.count, "recall": measured.recall}
         row |= {"milliseconds": measured.milliseconds, "add_seconds": seconds, "first": first.name}
@@ -54,3 +57,8 @@ def measure_server(
         again.clear()
         again.close()
     return pd.DataFrame(rows)
+
+
+def _opened(spec: str) -> "DocumentIndex | MilvusIndex":
+    """The index of a server. These have ``close``, which their common base class does not declare."""
+    return cast("DocumentIndex | MilvusIndex", open_index(spec))
