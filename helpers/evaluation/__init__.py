@@ -13,7 +13,7 @@ __all__, __getattr__ = lazy.exports(
         "protocol_files": ("ProtocolFileError", "frozen", "frozen_names"),
         "runner": ("excluding", "run"),
         "metrics": (
-            "LeakyRanking", "Scores", "UnanswerableQueriesWarning", "average_precision", "confusion", "evaluate",
+            "LeakyRanking", "Scores", "NoRelevantImageWarning", "average_precision", "confusion", "evaluate",
             "per_class", "relevance_mask",
         ),
         "intervals": ("bootstrap_interval", "bootstrap_intervals", "holm", "paired_difference", "wilson_interval"),

@@ -100,7 +100,7 @@ def class_task(layout: Layout, name: str, n_queries: int, seed: int = 0) -> Task
     protocol = builders.from_layout(layout, name)
     labeled = layout.images.labels != NO_CLASS
     candidates = int((labeled & layout.is_query).sum() if layout.sides is not None else labeled.sum())
-    rows = np.flatnonzero(protocol.answerable)
+    rows = np.flatnonzero(protocol.has_relevant)
     if not len(rows):
         raise ValueError(f"{name}: no image has another one of its class in the gallery, except copies of it")
     eligible = len(rows)

@@ -75,7 +75,7 @@ def record(
     for what, name in names.items():
         if not isinstance(name, str) or not name.strip() or len(name.splitlines()) > 1:
             raise ValueError(f"{what} must be a name on one line, got {name!r}")
-    if not np.array_equal(scores.rows, np.flatnonzero(protocol.answerable)):
+    if not np.array_equal(scores.rows, np.flatnonzero(protocol.has_relevant)):
         raise ValueError(f"the scores do not belong to the queries of {protocol.name}, but to another protocol")
     rows = scores.table()
     method = names | {

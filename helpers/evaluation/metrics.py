@@ -35,7 +35,7 @@ class LeakyRanking(ValueError):
     """A ranking contains ignored images, or images that are not in the gallery."""
 
 
-class UnanswerableQueriesWarning(UserWarning):
+class NoRelevantImageWarning(UserWarning):
     """Some queries have no relevant image in the gallery; they are left out of all means."""
 
 
@@ -47,14 +47,14 @@ class Scores:
     ----------
     values, chances, ceilings : metric → float64 (a,), in the protocol's order.
     rows : int64 (a,): the query rows of the protocol.
-    n_unanswerable : the number of queries without a relevant image, which are left out.
+    n_without_relevant : the number of queries without a relevant image, which are left out.
     """
 
     values: dict[str, np.ndarray]
     chances: dict[str, np.ndarray]
     ceilings: dict[str, np.ndarray]
     rows: np.ndarray
-    n_unanswerable: int
+    n_without_relevant: int
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -118,15 +118,15 @@ def evaluate(
     ks, map_ks = (tuple(sorted({int(k) for k in group})) for group in (ks, map_ks))
     if any(k < 1 for k in ks + map_ks):
         raise ValueError(f"k must be at least 1, got {ks} and {map_ks}")
-    rows = np.flatnonzero(protocol.answerable)
-    n_unanswerable = len(protocol.queries) - len(rows)
+    rows = np.flatnonzero(protocol.has_relevant)
+    n_without_relevant = len(protocol.queries) - len(rows)
     if not len(rows):
         raise ValueError(f"{protocol.name}: no query has a relevant image in the gallery")
-    if n_unanswerable:
+    if n_without_relevant:
         warnings.warn(
-            f"{protocol.name}: {n_unanswerable} of {len(protocol.queries)} queries have no relevant image in the "
+            f"{protocol.name}: {n_without_relevant} of {len(protocol.queries)} queries have no relevant image in the "
             "gallery; they are left out of all means",
-            UnanswerableQueriesWarning,
+            NoRelevantImageWarning,
             stacklevel=2,
         )
     depth = ranking.k
@@ -136,7 +136,7 @@ def evaluate(
              for part in chunks(len(rows), max(depth, len(protocol)))]  # fmt: skip
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     chances, ceilings = _bounds(protocol.n_relevant[rows], protocol.n_candidates[rows], values)
-    return Scores(values, chances, ceilings, rows, n_unanswerable)
+    return Scores(values, chances, ceilings, rows, n_without_relevant)
 
 
 def average_precision(

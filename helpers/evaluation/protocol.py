@@ -229,7 +229,7 @@ class Protocol:
         return _frozen(np.where(labels == NO_CLASS, 0, in_class[labels + 1] - ignored.astype(np.int64)))
 
     @cached_property
-    def answerable(self) -> np.ndarray:
+    def has_relevant(self) -> np.ndarray:
         """bool (q,): whether the query has a relevant image."""
         return _frozen(self.n_relevant > 0)
 

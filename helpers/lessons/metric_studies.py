@@ -43,7 +43,7 @@ class UnseenTask:
     @property
     def people(self) -> np.ndarray:
         """The identity of each query that has a relevant image, for intervals over identities."""
-        return self.protocol.labels[self.protocol.queries][self.protocol.answerable]
+        return self.protocol.labels[self.protocol.queries][self.protocol.has_relevant]
 
     def score(self, found: np.ndarray) -> Scores:
         """Search vectors (m, out) of the test images exactly, by cosine similarity."""

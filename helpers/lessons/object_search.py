@@ -90,7 +90,7 @@ def score(vectors: SceneVectors, protocol: Protocol) -> Scores:
     ranking = rank(ids, vectors.cosines[protocol.queries])
     with warnings.catch_warnings():
         # The tables have the number of queries with a relevant scene.
-        warnings.simplefilter("ignore", metrics.UnanswerableQueriesWarning)
+        warnings.simplefilter("ignore", metrics.NoRelevantImageWarning)
         return metrics.evaluate(runner.excluding(ranking, protocol), protocol)
 
 
@@ -126,7 +126,7 @@ def by_size(
         for areas in bands:
             protocol = make(scenes, areas=areas)
             scores = {name: score(each, protocol) for name, each in vectors.items()}
-            rows = protocol.queries[protocol.answerable]
+            rows = protocol.queries[protocol.has_relevant]
             found.append(BandScores(task, areas, scores, scenes.photos.labels[rows]))
     return found
 

@@ -66,7 +66,7 @@ def search_scores(ranking: Ranking, protocol: Protocol) -> tuple[np.ndarray, np.
     check_rows(ranking, protocol)
     ids, scores = ranking.ids[:, 0], ranking.scores[:, 0].astype(np.float64)
     relevant = (ids != PAD) & (protocol.labels[ids] == protocol.labels[protocol.queries])
-    mates = protocol.answerable
+    mates = protocol.has_relevant
     return np.where(relevant, scores, -np.inf)[mates], scores[~mates]
 
 

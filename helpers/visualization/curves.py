@@ -45,7 +45,7 @@ def distance_histogram(vectors: Mapping[str, np.ndarray], protocol: Protocol, se
     seed : for the 200 queries and the pairs that are compared.
     """
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(np.flatnonzero(protocol.answerable))[:200])
+    rows = np.sort(rng.permutation(np.flatnonzero(protocol.has_relevant))[:200])
     figure, panels = panel_row(len(vectors), 5.5 * len(vectors), 3.4)
     for panel, (name, matrix) in zip(panels, vectors.items(), strict=True):
         parts = []

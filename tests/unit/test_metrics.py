@@ -14,7 +14,7 @@ from helpers.evaluation import protocol as protocol_module
 from helpers.evaluation.builders import leave_one_out, query_gallery
 from helpers.evaluation.metrics import (
     LeakyRanking,
-    UnanswerableQueriesWarning,
+    NoRelevantImageWarning,
     average_precision,
     average_precision_over_hits,
     confusion,
@@ -60,7 +60,7 @@ def random_case(seed: int, tied: bool) -> tuple[Ranking, Protocol]:
 
 def quietly(ranking, toy, **arguments):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnanswerableQueriesWarning)
+        warnings.simplefilter("ignore", NoRelevantImageWarning)
         return evaluate(ranking, toy, **arguments)
 
 
@@ -154,7 +154,7 @@ def test_trec_eval_agrees(seed, tied):
         str(row): {str(result): float(-place) for place, result in enumerate(ids[ids >= 0])}
         for row, ids in enumerate(ranking.ids)
     }
-    qrels = {str(row): {str(result): 1 for result in toy.relevant(row)} for row in np.flatnonzero(toy.answerable)}
+    qrels = {str(row): {str(result): 1 for result in toy.relevant(row)} for row in np.flatnonzero(toy.has_relevant)}
     judge = pytrec_eval.RelevanceEvaluator(
         qrels, {"map", "map_cut.5,10", "ndcg_cut.10", "success.1,3,5,10,20", "P.1,3,5,10,20", "recall.1,3,5,10,20"}
     )
@@ -293,11 +293,11 @@ def test_queries_without_a_relevant_image_are_left_out_with_a_warning():
     # 0 and 1 are cats; 2 is alone in its class; 3 has none.
     toy = replace(leave_one_out(images([0, 0, 1, -1]), "toy"), queries=[0, 2, 3, 1])
     ranking = Ranking([[1, 2, 3], [0, 1, 3], [0, 1, 2], [2, 0, 3]], [[3.0, 2, 1]] * 4)
-    with pytest.warns(UnanswerableQueriesWarning, match="2 of 4 queries have no relevant image") as caught:
+    with pytest.warns(NoRelevantImageWarning, match="2 of 4 queries have no relevant image") as caught:
         scores = evaluate(ranking, toy)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert scores.n_unanswerable == 2
+    assert scores.n_without_relevant == 2
     assert scores.rows.tolist() == [0, 3]
     assert scores.values["top-1"].tolist() == [1, 0]
     assert scores.mean("top-1") == 0.5

@@ -62,7 +62,7 @@ def test_the_protocol():
     protocol = open_set.open_set_protocol(images(labels), "p", per_person=2, seed=0)
     assert np.bincount(labels[protocol.gallery]).tolist() == [2, 2]
     assert sorted([*protocol.gallery, *protocol.queries]) == list(range(12))
-    assert protocol.answerable.sum() == 3 and (~protocol.answerable).sum() == 5
+    assert protocol.has_relevant.sum() == 3 and (~protocol.has_relevant).sum() == 5
     galleries = {tuple(open_set.open_set_protocol(images(labels), "p", 2, seed).gallery) for seed in range(8)}
     assert len(galleries) > 1
     with pytest.raises(ValueError, match="person 1 has too few"):

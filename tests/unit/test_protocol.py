@@ -89,13 +89,13 @@ def test_relevance_worked_by_hand():
     assert toy.n_relevant.tolist() == [2, 2, 2, 3, 1, 1]
     assert toy.n_candidates.tolist() == [5, 6, 6, 7, 7, 7]
     assert toy.n_distractors == 2  # 6, and 7, whose class has no query
-    assert toy.answerable.all()
+    assert toy.has_relevant.all()
 
 
-def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_are_unanswerable():
+def test_a_query_of_no_class_and_one_whose_copies_are_all_excluded_have_no_relevant_image():
     toy = replace(leave_one_out(image_set([0, 0, -1, 1, 1], groups=[7, 7, -1, -1, -1]), "toy"), queries=[0, 2, 3])
     assert toy.n_relevant.tolist() == [0, 0, 1]
-    assert toy.answerable.tolist() == [False, False, True]
+    assert toy.has_relevant.tolist() == [False, False, True]
     assert toy.relevant(1).tolist() == []
 
 
@@ -133,7 +133,7 @@ def test_listed_images_are_relevant_whatever_their_class():
     toy = valid(labels=[0, 0, -1, -1], listed={0: [2, 3]}, excluded={0: [3]})
     # Query 1 is not listed, and image 3 is ignored for query 0.
     assert [toy.relevant(row).tolist() for row in (0, 1)] == [[2], []]
-    assert toy.n_relevant.tolist() == [1, 0] and toy.answerable.tolist() == [True, False] and toy.n_distractors == 3
+    assert toy.n_relevant.tolist() == [1, 0] and toy.has_relevant.tolist() == [True, False] and toy.n_distractors == 3
     with pytest.raises(ValueError, match="listed lists 2, which is not the id of a query"):
         valid(listed={2: [1]})
     with pytest.raises(ValueError, match="listed\\[0\\] must hold ids"):
@@ -379,7 +379,7 @@ def test_frozen_protocols_load_and_are_scorable():
     for name in frozen_names():
         loaded = frozen(name)
         assert loaded.name == name
-        assert loaded.answerable.any()
+        assert loaded.has_relevant.any()
         assert (paths.protocols_dir() / f"{name}.json").stat().st_size < 500_000
     with pytest.raises(FileNotFoundError, match=f"no frozen protocol 'nothing'.*{frozen_names()[0]}"):
         frozen("nothing")

@@ -66,7 +66,7 @@ def test_the_frozen_protocols_bind_and_are_those_of_the_scenes(loaded, name, mak
     assert same(protocol, make(loaded))
     bound, images = protocol.bind(loaded.with_photos())
     assert bound.keys == images.keys == loaded.photos.keys + loaded.images.keys
-    assert protocol.answerable.all() and protocol.n_distractors == 0
+    assert protocol.has_relevant.all() and protocol.n_distractors == 0
     assert len(protocol.queries) == 246 and len(protocol.gallery) == 300
 
 
