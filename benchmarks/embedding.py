@@ -78,18 +78,18 @@ def compare_methods(network: str, options: argparse.Namespace) -> dict[str, floa
     keras = KerasNetwork(model, prepare, extractor.size)
     starts = range(0, len(pixels), BATCH)
 
-    def one_at_a_time():
+    def one_at_a_time() -> list[np.ndarray]:
         some = pixels[: options.singles]
         return [model.predict(prepare(each[None].astype(np.float32)), verbose=0)[0] for each in some]
 
-    def in_batches():
+    def in_batches() -> np.ndarray:
         return np.concatenate([keras(pixels[start : start + BATCH]) for start in starts])
 
-    def compiled():
+    def compiled() -> np.ndarray:
         batches = ((np.arange(start, start + BATCH), pixels[start : start + BATCH]) for start in starts)
         return np.concatenate([output for _, output in extractor.network.stream(batches)])
 
-    def end_to_end():
+    def end_to_end() -> np.ndarray:
         return extractor.extract(images, cache=False, progress=False)
 
     methods = {

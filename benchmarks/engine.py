@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class RandomExtractor:
     def __init__(self, dim: int):
         self.name, self.dim, self.fingerprint = "random", dim, f"random-{dim}"
 
-    def extract(self, images: ImageSet, **_) -> np.ndarray:
+    def extract(self, images: ImageSet, **_: object) -> np.ndarray:
         """float32 (n, dim)."""
         return random_vectors(len(images), self.dim)
 
@@ -166,7 +167,7 @@ def compaction(options: argparse.Namespace) -> None:
     print(f"{verdict(not outcome.problems)} lost or repeated changes: {outcome.problems[:5] or 'none'} (target: none)")
 
 
-def timed(call, *arguments) -> float:
+def timed(call: Callable[..., object], *arguments: object) -> float:
     """Seconds of a call."""
     start = time.perf_counter()
     call(*arguments)
@@ -177,7 +178,7 @@ def searches(live: LiveEngine, seconds: float, dim: int) -> list[float]:
     """Search for the given time, and return the seconds of each search."""
     queries, spent, end = random_vectors(256, dim, seed=4), [], time.perf_counter() + seconds
 
-    def search():
+    def search() -> None:
         live.refresh()
         live.engine.query_vector(queries[len(spent) % len(queries)], K)
 
@@ -220,7 +221,7 @@ write_until_killed(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 """
 
 
-def start_child(script: str, *arguments) -> subprocess.Popen:
+def start_child(script: str, *arguments: object) -> subprocess.Popen:
     """Start a Python process whose output can be read."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, cwd=paths.ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)

@@ -55,7 +55,7 @@ from helpers.lessons import synthetic_check
 from helpers.lessons.index_measurement import build, exact_truth, measure, milliseconds_at, sufficient, threads
 from helpers.lessons.index_tuning import Candidate
 from helpers.lessons.synthetic_vectors import BLOCK, SyntheticVectors, synthesize
-from helpers.search.index import load_index, open_index
+from helpers.search.index import Index, load_index, open_index
 from helpers.search.ranking import Ranking
 
 K = 10
@@ -448,7 +448,7 @@ def compare_exact(data: Data, rounds: int = 5) -> None:
         print(f"  {verdict(ratio <= 1.3)} {ratio:.2f} times as long (target: 1.3 or less); minima: {of_minima:.2f}")
 
 
-def _milliseconds(index, queries: np.ndarray) -> float:
+def _milliseconds(index: Index, queries: np.ndarray) -> float:
     start = time.perf_counter()
     index.search(queries, K)
     return 1000 * (time.perf_counter() - start)

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -89,7 +90,7 @@ def extractor_rates(extractor: FeatureExtractor, images: ImageSet) -> tuple[floa
 
 
 @contextmanager
-def served(folder: Path):
+def served(folder: Path) -> Iterator[int]:
     """The port of a warm service."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -217,8 +218,14 @@ def one_by_one(port: int, extractors: list[FeatureExtractor], images: ImageSet) 
     return [each[10:] for each in times]
 
 
-def report(options, before, after, results, alone, one) -> None:
-    """Print the results."""
+def report(
+    options: argparse.Namespace, before: tuple[float, float], after: tuple[float, float], results: dict,
+    alone: list[float], one: list[list[float]],
+) -> None:  # fmt: skip
+    """Print the results.
+
+    before, after : of `extractor_rates`. results : of `load`. alone : of `by_id_alone`. one : of `one_by_one`.
+    """
     files, arrays = (max(pair) for pair in zip(before, after, strict=True))
     rate = len(results["uploads"]) / results["seconds"]
     for name, pair in (("from files", (before[0], after[0])), ("decoded, then extracted", (before[1], after[1]))):

@@ -41,7 +41,7 @@ class KnownObjects:
     boxes: np.ndarray
     ignored: np.ndarray = None  # type: ignore[assignment]  # replaced below
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "boxes", _boxes(self.boxes))
         if self.ignored is None:
             object.__setattr__(self, "ignored", np.zeros(len(self.boxes), bool))
@@ -58,7 +58,7 @@ class ScoredBoxes:
     boxes: np.ndarray
     scores: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "boxes", _boxes(self.boxes))
         for name, kind in (("images", np.int64), ("labels", np.int64), ("scores", np.float64)):
             object.__setattr__(self, name, _column(getattr(self, name), len(self.boxes), kind, name))

@@ -60,7 +60,7 @@ class Protocol:
     excluded: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     listed: Mapping[int, tuple[int, ...]] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name or "/" in self.name or "\\" in self.name:
             raise ValueError(f"a protocol's name becomes a file name: not empty and no slash, got {self.name!r}")
         object.__setattr__(self, "keys", tuple(self.keys))

@@ -50,7 +50,7 @@ class Recipe:
     rate: float = 1e-3
     weight_decay: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.rate <= 0 or self.weight_decay < 0:
             raise ValueError(f"epochs, batch_size and rate must be above 0, weight_decay at least 0; got {self}")
 

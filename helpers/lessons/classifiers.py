@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ class Classifier(NamedTuple):
     grid: dict[str, list]
     scaled: bool = False
 
-    def build(self, seed: int, **settings) -> ClassifierMixin:
+    def build(self, seed: int, **settings: Any) -> ClassifierMixin:
         """A new classifier; ``settings`` have the names of the grid."""
         random = {"random_state": seed} if "random_state" in self.make().get_params() else {}
         one = self.make(**self.fixed, **settings, **random)
