@@ -11,7 +11,7 @@ from helpers.evaluation.intervals import Difference
 SIMILAR = 1.25
 #: Below this number of queries, bootstrap intervals are too narrow.
 FEW_QUERIES = 30
-#: Larger numbers of queries that would be needed are not named.
+#: The text does not mention a larger number of needed queries.
 MOST_NEEDED = 1_000_000
 
 
@@ -38,7 +38,7 @@ class Recommendation:
     ----------
     method : the recommended one; None if no method is better than a random order.
     best : the method with the highest score on these queries.
-    tied : the methods that the queries cannot tell from the best one, with it, from the highest score to the lowest.
+    tied : the best method and those that the queries cannot tell from it, from the highest score to the lowest.
     worse : all others.
     sentences : the recommendation as text.
     """
@@ -72,7 +72,7 @@ def recommend(
     chance : the mAP of a random order.
     n_queries : the number of independent queries; for changed copies, of images that copies were made of.
     unit : what they are called, in the plural.
-    first_right : top-1 accuracy of each method, which is named if another method has a higher one.
+    first_right : top-1 accuracy of each method. The text names a method with a higher one than the recommended method.
     """
     order = sorted(methods, key=lambda name: (-methods[name].score, methods[name].milliseconds, name))
     best = order[0]
@@ -84,7 +84,10 @@ def recommend(
     notes = _notes(best, top, n_queries, unit)
     # `not >` is also true for nan, the bounds of a single query.
     if not top.low > chance:
-        text = f"The interval includes {chance:.3f}, which a random order has, so none of the methods is recommended."
+        why = f"There is only one of these {unit}, so the score has no interval"
+        if not math.isnan(top.low):
+            why = f"The interval does not lie above {chance:.3f}, the mAP of a random order"
+        text = f"{why}: none of the methods is recommended."
         return Recommendation(None, best, tied, worse, (first, text, *notes))
     chosen = cheapest({name: methods[name] for name in tied})
     sentences = [first]
@@ -108,9 +111,10 @@ def cheapest(methods: Mapping[str, Measured]) -> str:
 
 
 def queries_needed(difference: Difference, n_queries: int) -> int | None:
-    """About how many queries would tell a difference of this size from 0: its interval must be as narrow as that.
+    """About how many queries would be needed to tell a difference of this size from 0; None for no difference.
 
-    The width of an interval is inverse to the square root of the number of queries. None for no difference.
+    Half of the interval must be as narrow as the difference. The width of an interval is inversely proportional to the
+    square root of the number of queries.
     """
     half = (difference.high - difference.low) / 2
     if not difference.difference or not math.isfinite(half):
@@ -120,7 +124,7 @@ def queries_needed(difference: Difference, n_queries: int) -> int | None:
 
 
 def _by_first_result(chosen: str, first_right: Mapping[str, float]) -> list[str]:
-    """That another method has a higher top-1 accuracy, as re-ranking may have a higher mAP and a lower top-1."""
+    """A sentence if another method has a higher top-1 accuracy; re-ranking may raise the mAP and lower the top-1."""
     leader = max(first_right, key=lambda name: (first_right[name], name == chosen), default=chosen)
     if leader == chosen:
         return []
@@ -136,7 +140,7 @@ def _notes(best: str, top: Measured, n_queries: int, unit: str) -> list[str]:
     if top.low == top.high:
         # The rule of three: the upper bound of an event that was not seen in n trials.
         notes.append(
-            f"{best} has the same score for each query, so that its interval has no width; up to about "
+            f"{best} has the same score for each query, so its interval has no width; up to about "
             f"{100 * min(1.0, 3 / n_queries):.0f} % of other {unit} may still have another score."
         )
     if n_queries < FEW_QUERIES:
@@ -153,7 +157,7 @@ def _one_is_best(
     best, second = order[0], order[1]
     gap = differences[best, second]
     sentences = [
-        f"It is better than each other method: the difference to {second}, the next one, is {gap.difference:.3f} "
+        f"It is better than every other method: the difference from {second}, the next one, is {gap.difference:.3f} "
         f"[{gap.low:.3f}, {gap.high:.3f}].",
         f"Use {best}.",
     ]
@@ -164,7 +168,7 @@ def _one_is_best(
         share, gap = methods[faster[0]].milliseconds / methods[best].milliseconds, differences[best, faster[0]]
         time = f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
         sentences.append(
-            f"If time matters more: {faster[0]} takes {time} of its time from a query's file to the results, "
+            f"If time matters more, use {faster[0]}: from a query's file to the results, it takes {time} of the time, "
             f"and its mAP is lower by {gap.difference:.3f} [{gap.low:.3f}, {gap.high:.3f}]."
         )
     return sentences
@@ -201,10 +205,10 @@ def _not_told_apart(
 def _uncertainty(other: str, tied: Sequence[str], gap: Difference) -> str:
     """That the queries cannot tell the best method from the others, with one of the differences."""
     if not gap.difference and not gap.high:
-        return f"{other} has the same score for each query, so these queries cannot tell them apart."
+        return f"{other} has the same score as {tied[0]} for each query, so these queries cannot tell them apart."
     interval = f"{gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
     if len(tied) == 2:
-        return f"Its difference to {other} is {interval}. This includes 0: these queries cannot tell the two apart."
+        return f"Its difference from {other} is {interval}. This includes 0: these queries cannot tell the two apart."
     others = _listed(tied[1:])
     return (
         f"These queries cannot tell it from {others}: the interval of each difference includes 0, such as {interval} "

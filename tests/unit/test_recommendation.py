@@ -28,7 +28,8 @@ def test_the_cheaper_of_two_that_cannot_be_told_apart():
     assert (found.method, found.best, found.tied, found.worse) == ("fast", "slow", ("slow", "fast"), ("poor",))
     assert found.sentences == (
         "slow has the highest mAP on these 200 queries: 0.700 [0.660, 0.740].",
-        "Its difference to fast is +0.010 [-0.020, +0.040]. This includes 0: these queries cannot tell the two apart.",
+        "Its difference from fast is +0.010 [-0.020, +0.040]. This includes 0: these queries cannot tell the two "
+        "apart.",
         "Use fast, the cheapest of them: 40.0 ms per query instead of 200 ms.",
         "Its mAP may be lower than that of slow by up to 0.040.",
         # The half width, 0.03, is three times the difference: nine times as many queries.
@@ -42,10 +43,10 @@ def test_a_method_that_is_better_than_all_others():
     found = recommend({"poor": POOR, "slow": SLOW, "fast": FAST}, differences, 0.15, 200)
     assert (found.method, found.tied, found.worse) == ("slow", ("slow",), ("fast", "poor"))
     assert found.sentences[1:] == (
-        "It is better than each other method: the difference to fast, the next one, is 0.010 [0.004, 0.016].",
+        "It is better than every other method: the difference from fast, the next one, is 0.010 [0.004, 0.016].",
         "Use slow.",
-        "If time matters more: fast takes 20 % of its time from a query's file to the results, and its mAP is lower by "
-        "0.010 [0.004, 0.016].",
+        "If time matters more, use fast: from a query's file to the results, it takes 20 % of the time, and its mAP is "
+        "lower by 0.010 [0.004, 0.016].",
     )
 
 
@@ -77,10 +78,12 @@ def test_three_that_cannot_be_told_apart():
 def test_no_method_is_recommended_if_none_is_better_than_a_random_order():
     found = recommend({"slow": SLOW, "fast": FAST}, TIED, 0.66, 200)
     assert found.method is None
-    assert "includes 0.660, which a random order has, so none of the methods is recommended" in found.text
-    # One query has no interval.
-    alone = {"slow": SLOW._replace(low=float("nan"), high=float("nan")), "fast": FAST}
-    assert recommend(alone, TIED, 0.15, 1).method is None
+    assert "does not lie above 0.660, the mAP of a random order: none of the methods is recommended" in found.text
+    alone = recommend({"slow": SLOW._replace(low=float("nan"), high=float("nan")), "fast": FAST}, TIED, 0.15, 1)
+    assert (
+        alone.method is None
+        and "only one of these queries, so the score has no interval: none of the methods is" in alone.text
+    )
 
 
 def test_a_single_query_leaves_open_which_method_is_better():
@@ -98,7 +101,7 @@ def test_notes_on_intervals_that_are_too_narrow():
     assert "fast has the same score for each query" in found.text and "15 % of other images" in found.text
     assert found.sentences[-1] == "With fewer than 30 images, the intervals are too narrow: use more images."
     assert found.best == found.method == "fast"
-    assert "slow has the same score for each query, so these queries cannot tell them apart." in found.text
+    assert "slow has the same score as fast for each query, so these queries cannot tell them apart." in found.text
 
 
 def test_a_higher_top_1_of_another_method_is_named():
