@@ -12,7 +12,7 @@ from helpers.lessons import exercise_checks
 
 
 def check_exercise(exercise: str, answer: Any) -> bool | None:
-    """Print whether an answer is right, and return it; None for one that is missing.
+    """Print whether an answer is right, and return True or False; return None if the answer is missing.
 
     The checks are functions of `helpers.lessons.exercise_checks`, so that the notebook does not show the answer. They
     raise an AssertionError with a hint.
@@ -20,7 +20,7 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
     Parameters
     ----------
     exercise : the notebook's number and the exercise's, such as ``"07.2"``.
-    answer : a value, or a function. A function that returns None is missing.
+    answer : a value, or a function. None, or a function that returns None, is a missing answer.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def _check_of(exercise: str) -> Callable[[Any], None]:
 
 
 class Unsolved(Exception):
-    """A function of the reader returned None: it has no code yet."""
+    """A reader's function returned None, so it has no code yet."""
 
 
 def answer(function: Callable, *arguments: Any, **options: Any) -> Any:

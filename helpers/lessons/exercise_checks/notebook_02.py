@@ -29,5 +29,5 @@ def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
         expected[np.unique(groups, return_index=True)[1]] = True
         assert np.array_equal(kept, expected), (
             f"for the groups {groups.tolist()} the images {np.flatnonzero(expected).tolist()} remain, "
-            f"you keep {np.flatnonzero(kept).tolist()}"
+            f"but you keep {np.flatnonzero(kept).tolist()}"
         )

@@ -26,10 +26,10 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         test, train = np.split(order, [len(order) // 3])
         found = returned(function(vectors, groups, train, test))
         assert np.ndim(found) == 0, f"return one number, not an array of shape {np.shape(found)}"
-        assert 0 <= found <= 1, f"a share lies between 0 and 1, you return {found}"
+        assert 0 <= found <= 1, f"a share lies between 0 and 1, but you return {found}"
         nearest = train[(vectors[test] @ vectors[train].T).argmax(axis=1)]
         expected = (groups[nearest] == groups[test]).mean()
         assert abs(found - expected) < 1e-6, (
-            f"the share is {expected:.3f} for random vectors {vectors.shape}, you return {found:.3f}; "
+            f"the share is {expected:.3f} for random vectors {vectors.shape}, but you return {found:.3f}; "
             "train and test are rows of vectors and groups"
         )

@@ -28,7 +28,7 @@ def exercise_2(function: Callable[..., np.ndarray]) -> None:
         expected = np.einsum("rcahw,hwaf->rcf", windows, kernels)
         assert found.shape == expected.shape, (
             f"an image {image.shape}, kernels {kernels.shape} and stride {stride} give {expected.shape}, "
-            f"you return {found.shape}"
+            f"but you return {found.shape}"
         )
         assert np.allclose(found, expected), (
             f"the values differ for {channels} channels, {filters} filters and stride {stride}"

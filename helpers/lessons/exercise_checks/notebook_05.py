@@ -29,7 +29,7 @@ def exercise_2(function: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]
         expected = _normalized(x, mean, variance, training, momentum, epsilon)
         for name, value, right in zip(("output", "moving mean", "moving variance"), found, expected, strict=True):
             value = np.asarray(value)
-            assert value.shape == right.shape, f"the {name} has the shape {right.shape}, you return {value.shape}"
+            assert value.shape == right.shape, f"the {name} has the shape {right.shape}, but you return {value.shape}"
             assert np.allclose(value, right), (
                 f"the {name} differs with training={training}, momentum {momentum} and epsilon {epsilon}"
             )

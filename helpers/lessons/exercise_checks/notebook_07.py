@@ -26,6 +26,6 @@ def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
         expected = np.column_stack([rows, columns])[distances.argmin(axis=0)[columns] == rows]
         assert found.ndim == 2 and found.shape[1] == 2, f"return an array (k, 2), not {found.shape}"
         assert len(found) == len(expected), (
-            f"{len(expected)} pairs are mutual for random distances {shape}, you return {len(found)}"
+            f"{len(expected)} pairs are mutual for random distances {shape}, but you return {len(found)}"
         )
         assert np.array_equal(found, expected), "a pair is (row, column), and the pairs are sorted by row"

@@ -21,7 +21,7 @@ def exercise_2(function: Callable[[np.ndarray], np.ndarray]) -> None:
         counts[:, 0], counts[:, 1] = 0, 2
         found = np.asarray(returned(function(counts.copy())), dtype=float)
         assert found.shape == (words,), f"return one value per word, ({words},), not {found.shape}"
-        assert np.isfinite(found).all(), "a word of no image counts as if it were in one"
+        assert np.isfinite(found).all(), "a word that is in no image counts as if it were in one image"
         expected = np.log(images / np.maximum((counts > 0).sum(axis=0), 1))
         assert np.allclose(found, expected), (
             f"random counts {counts.shape}: {(~np.isclose(found, expected)).sum()} of {words} values are wrong; "

@@ -31,7 +31,7 @@ def exercise_2(function: Callable[[np.ndarray, int, int], float]) -> None:
         expected = _ndcg(relevant, total, k)
         assert math.isclose(value, expected, abs_tol=1e-6), (
             f"nDCG@{k} of hits {[int(hit) for hit in relevant]} with R = {total} is {expected:.4f}, "
-            f"you return {value:.4f}"
+            f"but you return {value:.4f}"
         )
 
 

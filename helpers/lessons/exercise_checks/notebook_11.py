@@ -27,6 +27,6 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, float], float]) -> No
         losses = np.where(pdist(labels[:, None]) == 0, distances, np.maximum(margin - distances, 0)) ** 2 / 2
         expected = losses.mean()
         assert np.isclose(found, expected, atol=1e-6), (
-            f"for {count} images and margin {margin} the loss is {expected:.4f}, you return {found:.4f}: normalize the "
-            "embeddings, leave out pairs of an image with itself, and divide by the number of pairs"
+            f"for {count} images and margin {margin} the loss is {expected:.4f}, but you return {found:.4f}: normalize "
+            "the embeddings, leave out pairs of an image with itself, and divide by the number of pairs"
         )

@@ -33,7 +33,7 @@ def exercise_2(function: Callable[[np.ndarray, int], np.ndarray]) -> None:
         assert np.array_equal(found, found.T), "if A is a reciprocal neighbor of B, B is one of A"
         expected = _reciprocal_pairs(similarities, k)
         assert not (found & ~expected).any(), (
-            f"n = {n}, k = {k}: both must be among the {k} nearest others of the other"
+            f"n = {n}, k = {k}: both must be among the {k} nearest neighbors of the other"
         )
         assert np.array_equal(found, expected), f"n = {n}, k = {k}: {(expected & ~found).sum() // 2} pairs are missing"
 

@@ -32,6 +32,8 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarra
         assert not outside, f"row {outside[0]} lies in a list that is not among the {probes} nearest to the query"
         rows = np.flatnonzero(np.isin(labels, nearest))
         expected = rows[np.argsort(-(gallery[rows] @ query), kind="stable")][:k]
-        assert len(found) == len(expected), f"return {len(expected)} rows, not {len(found)}: k, or all that there are"
+        assert len(found) == len(expected), (
+            f"return {len(expected)} rows, not {len(found)}: k rows, or all rows of the lists if there are fewer"
+        )
         assert np.all(np.diff(gallery[found] @ query) <= 0), "the highest product must be the first"
         assert np.array_equal(found, expected), "order equal products by row, and return rows of the gallery"

@@ -29,6 +29,8 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], l
         assert found.ndim == 1 and len(set(found.tolist())) == len(found), "return each kept row once, in one list"
         expected = boxes.suppress(candidates, scores, classes, max_iou).tolist()
         everywhere = boxes.suppress(candidates, scores, np.zeros(n, int), max_iou).tolist()
-        assert expected == everywhere or sorted(found) != sorted(everywhere), "a box of another class removes no box"
-        assert sorted(found) == sorted(expected), "a better, kept box of the class with a larger IoU removes a box"
+        assert expected == everywhere or sorted(found) != sorted(everywhere), "a box removes no box of another class"
+        assert sorted(found) == sorted(expected), (
+            f"a kept box removes each box of its class that has a lower score and an IoU above {max_iou}"
+        )
         assert found.tolist() == expected, "return the best score first"

@@ -25,6 +25,6 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, int], float]) -> None
         found = float(returned(function(queries, gallery, k)))
         assert np.isfinite(found), "a query without a relevant image has no AP; leave it out of the mean"
         assert abs(found - expected) < 1e-9, (
-            f"for {count} gallery images and k = {k} the ceiling is another value; "
-            "check classes with more and with fewer than k images, and queries without a relevant image"
+            f"for {count} gallery images and k = {k} the ceiling is {expected:.4f}, but you return "
+            f"{found:.4f}; check classes with more and with fewer than k images, and queries without a relevant image"
         )

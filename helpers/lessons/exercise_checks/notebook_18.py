@@ -33,6 +33,8 @@ def exercise_2(function: Callable[[Sequence[tuple[list[int], list[float]]], int]
         known = {one for ids, _ in results for one in ids}
         assert len(set(found)) == len(found), "an id that two replicas return must be in the result once"
         expected = sorted(known, key=lambda one: (-scores[one], one))[:k]
-        assert len(found) == len(expected), f"return {len(expected)} ids, not {len(found)}: k, or all that there are"
+        assert len(found) == len(expected), (
+            f"return {len(expected)} ids, not {len(found)}: k ids, or all ids if there are fewer"
+        )
         assert set(found) <= known, "return ids of the results"
         assert found == expected, "order by score, highest first, and equal scores by id"
