@@ -63,7 +63,11 @@ class _Report:
             rows.append(("Leaks", f"{len(self.leaks):,} (duplicates of an image on another side)"))
         differ = sum(map(self.differs, found.pairs))
         rows.append(
-            ("Duplicates", f"{len(found):,} in {len(self.groups):,} groups, {differ:,} of them with different classes")
+            (
+                "Duplicates",
+                f"{len(found):,} in {len(self.groups):,} groups; {differ:,} duplicates have another class than the "
+                "first image of their group",
+            )
         )
         for how in found.searched:
             count = sum(pair.how == how for pair in found.pairs)

@@ -72,7 +72,7 @@ class _Report:
         drawn = images["compared"] + images["unreadable"]
         compared = f"{images['compared']:,}"
         if drawn < images["found"]:
-            compared += f" of {images['found']:,}, drawn; scores for all of them may differ"
+            compared += f" of {images['found']:,}, drawn at random; the scores of all images may differ"
         if images["unreadable"]:
             compared += f"; {images['unreadable']:,} more cannot be read"
         rows = [("Images", compared), ("Queries", self._queries_text())]
@@ -96,7 +96,7 @@ class _Report:
         elif task.eligible > task.n_units:
             found += f", drawn from {task.eligible:,} possible ones"
         if task.alone:
-            found += f"; {task.alone:,} images are no query, because no other image has their class"
+            found += f"; {task.alone:,} images are not queries, because no other image has their class"
         return f"{found}; each searches {int(task.protocol.n_candidates.min()):,} or more images"
 
     def scores(self) -> str:
@@ -158,7 +158,7 @@ class _Report:
             "the method that is best on these queries."
         )
         columns = ("method", f"{METRICS[-1]} minus that of {text(best)}", "interval", "these queries show")
-        return f"<h2>Differences to the best method</h2>{table(caption, columns, rows)}"
+        return f"<h2>Differences from the best method</h2>{table(caption, columns, rows)}"
 
     def changes(self) -> str:
         found = self.comparison.recall_by_change()

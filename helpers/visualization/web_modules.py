@@ -28,7 +28,7 @@ def bundle(main: Path) -> str:
 
     Raises
     ------
-    ValueError : a line imports or exports in another form, or modules import each other.
+    ValueError : the form of an import or export is not supported, or modules import each other.
     """
     parts: dict[Path, str] = {}
     body, exported = _add(main, parts, ())
@@ -58,7 +58,7 @@ def _add(path: Path, parts: dict[Path, str], users: tuple[Path, ...]) -> tuple[s
             exported.append(match[2] or "default")
             lines.append(line if is_main else line[len(match[0]) :])
         else:
-            raise ValueError(f"{path.name}, line {number}: an import or export in another form: {line}")
+            raise ValueError(f"{path.name}, line {number}: this form of an import or export is not supported: {line}")
     return "\n".join(lines) + "\n", exported
 
 
