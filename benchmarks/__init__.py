@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios measured side by side: figures of a run, not promises."""
+"""Benchmarks of speed and memory. They compare methods in one run, and their numbers hold for that run only."""

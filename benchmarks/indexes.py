@@ -28,8 +28,8 @@ recommended index reaches its targets. Its table has one row per index.
 
 The published system keeps a million vectors of 4096 numbers. They take 16 GB, and Annoy's file takes as much again, so
 the default here is 50,000 vectors; ``--count`` sets a larger number, if memory and disk suffice (three times the
-vectors). Its vectors come from VGG16, behind a ReLU: they have no negative number and many zeros. So have the vectors
-here: 4096 activations of ResNet50's last feature map.
+vectors). Its vectors come from VGG16, behind a ReLU: they have no negative number and many zeros. The vectors
+here are similar: 4096 activations of ResNet50's last feature map.
 """
 
 import argparse
@@ -481,7 +481,7 @@ def show(data: Data, found: dict[str, dict]) -> None:
 
 
 def table(data: Data, found: dict[str, dict]) -> pd.DataFrame:
-    """One row per index and effort: ``gallery, index, build_seconds, peak, open_seconds`` and `Measured`."""
+    """One row per index and effort: ``gallery, index, build_seconds, peak, open_seconds``, and fields of `Measured`."""
     kind = "REAL" if "REAL" in data.label else "SYNTHETIC"
     lines = []
     for name, result in found.items():

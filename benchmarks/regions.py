@@ -18,8 +18,8 @@ With ``--crops``, that number of images is measured with the vectors of crops, w
 
 With ``--command``, the command itself is measured, on all cores: the elapsed time of ``lookalike index FOLDER`` in a
 new process, with and without ``--regions``. The networks are compiled before; hashes and vectors are not in the cache.
-This is the time that a user waits, so nothing else may run on the computer. With ``--side``, the images are enlarged to
-this long side before: photographs of a camera take longer to read, and the networks as long as before.
+This is the time that a user waits, so nothing else may run on the computer. ``--side`` first enlarges the
+images to this long side: photographs of a camera take longer to read, but the networks take the same time.
 """
 
 import argparse

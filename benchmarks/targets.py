@@ -23,7 +23,8 @@ INDEXES = {
     "annoy-100": Candidate("annoy:angular?trees=100", _FOREST),
     RECOMMENDED: Candidate("faiss:hnsw?m=32", tuple({"search": width} for width in (32, 48, 64, 80, 96))),
 }
-#: It takes at most so many times as long as FAISS alone, and is so many times as fast as the other indexes.
+#: The targets of the recommended index: at most the first number times as long as FAISS alone, and at least the other
+#: two numbers times as fast as exact search and as Annoy.
 MOST_OF_RAW, LEAST_OF_EXACT, LEAST_OF_ANNOY = 1.15, 20, 5
 #: Rounds of the comparison with FAISS, and queries of each.
 ROUNDS, QUERIES = 10, 200
@@ -56,8 +57,8 @@ def compare(found: Mapping[str, Mapping]) -> pd.DataFrame:
     """Print whether the recommended index reaches its targets.
 
     Returns one row per index: ``index, spec, count, recall, milliseconds, milliseconds_at_recall, times,
-    build_seconds, peak``. The last but two are the milliseconds at the recall of the recommended index, and how many
-    times as long that is. A last row is FAISS alone.
+    build_seconds, peak``. ``milliseconds_at_recall`` is the time at the recall of the recommended index, and ``times``
+    is that time divided by the time of the recommended index. The last row is FAISS alone.
     """
     sweeps = {name: pd.DataFrame(result["rows"]) for name, result in found.items()}
     best, own = sufficient(sweeps[RECOMMENDED], ENOUGH), found[RECOMMENDED]
