@@ -49,7 +49,7 @@ def query_gallery(
     Ids are rows of ``images``, which may also have images in neither part; ``images.subset`` drops those.
 
     excluded, listed : query row → rows that are ignored for it, and rows that are relevant to it instead of those of
-        its class. Rows that are no queries are left out.
+        its class. Rows that are not queries are left out.
     """
     queries = _rows(images, query_rows)
     query_ids = set(queries.tolist())
@@ -70,7 +70,7 @@ def query_gallery(
 
 
 def from_layout(layout: Layout, name: str) -> Protocol:
-    """The protocol of a folder: its sides are queries and gallery, or, without a split, leave one out.
+    """The protocol of a folder: its sides are queries and gallery; without sides, the protocol is leave one out.
 
     layout : checked by `Layout.for_evaluation`. name : the name of the folder, with which the protocol's name begins.
 
@@ -235,8 +235,8 @@ def learnable(protocol: Protocol, images: ImageSet) -> ImageSet:
     rows = (images.labels != NO_CLASS) & ~excluded
     if not rows.any():
         raise ValueError(
-            f"under {protocol.name} every image is a query, so none is left for training; use a protocol with held out "
-            "images or classes"
+            f"under {protocol.name} every image with a class is a query or a copy of one, so none is left for "
+            "training; use a protocol with held-out images or classes (held_out, unseen_classes)"
         )
     part = images.subset(rows, f"{images.name}, to learn from")
     kept, labels = np.unique(part.labels, return_inverse=True)

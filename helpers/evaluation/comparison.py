@@ -111,8 +111,8 @@ class Comparison:
     def disagreements(self, first: str, second: str, most: int = 10) -> np.ndarray:
         """int64: the query rows where the average precision of two methods differs most.
 
-        Half of them are those where the first method is better, and half those where the second is, as far as there
-        are; from the largest difference to the smallest.
+        In half of them the first method is better, in the other half the second one. If one half has too few rows, the
+        other has more. The rows are in order, from the largest difference to the smallest.
         """
         gains = self.results[first].scores.values[METRICS[-1]] - self.results[second].scores.values[METRICS[-1]]
         order = np.argsort(-np.abs(gains), kind="stable")

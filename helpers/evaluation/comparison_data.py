@@ -72,7 +72,7 @@ def prepare(
             f"only {len(layout.images)} of {found} images of {name} can be read; a comparison needs {LEAST_IMAGES}"
         )
     unreadable = drawn - len(layout.images)
-    # Crops are searched by the vectors of the first network; hand-made features do not find them.
+    # Crops are searched by the vectors of the first network; hand-crafted features do not find them.
     for_crops = next((vectors[name] for name, one in extractors.items() if one.weights != "none"), None)
     duplicates = audit(layout.images, for_crops, layout.sides)
     layout = replace(layout, images=replace(layout.images, groups=duplicates.groups()))
@@ -84,8 +84,8 @@ def prepare(
         task = class_task(layout, name, n_queries, seed)
     if len(task.protocol.queries) < LEAST_QUERIES:
         raise TooFewImages(
-            f"{name} has {len(task.protocol.queries)} images with another one of their class; a comparison needs at "
-            f"least {LEAST_QUERIES}"
+            f"{name} has {len(task.protocol.queries)} images whose class has another image; a comparison needs "
+            f"at least {LEAST_QUERIES}"
         )
     return Prepared(task, vectors, found, unreadable, duplicates)
 

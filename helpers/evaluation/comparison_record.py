@@ -11,7 +11,7 @@ from helpers import extras
 from helpers.evaluation.comparison import METRICS, RESAMPLES, Comparison, MethodResult
 from helpers.search.ranking import PAD
 
-#: Raised when a key changes its meaning.
+#: The version of the format. It increases when a key changes its meaning.
 FORMAT = 1
 #: Distributions whose versions can change the numbers.
 _PACKAGES = (

@@ -46,7 +46,7 @@ class Task:
     originals : int64 (q,), the id of each query's image.
     changes : (q,), the change of each query; empty for classes.
     eligible : the number of images that may be queries, of which some were drawn.
-    alone : the number of images that are no query because no other image, or only copies, have their class.
+    alone : the number of images that are not queries because no other image, or only a copy, has their class.
     """
 
     images: ImageSet
@@ -148,7 +148,7 @@ def known_item_task(images: ImageSet, name: str, n_queries: int, seed: int = 0) 
 
 
 def sample_rows(codes: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """int64, ascending: at most ``most`` rows, drawn with ``seed``; two of each code come first, as far as there are.
+    """int64, ascending: at most ``most`` rows, drawn with ``seed``; two rows of each code come first, if there are two.
 
     codes : int64 (n,), such as the class of each image. Two images of a class are a query and a relevant image.
     """

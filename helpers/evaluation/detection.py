@@ -67,7 +67,7 @@ class ScoredBoxes:
 
 
 class PrecisionRecall(NamedTuple):
-    """Precision and recall of the detections with at least some score; the precision of no detection is NaN."""
+    """Precision and recall of the detections that reach a score; the precision is NaN if there is none."""
 
     precision: float
     recall: float

@@ -178,7 +178,7 @@ def wilson_interval(share: float, n: int) -> Interval:
     """95 % interval of a proportion among ``n`` trials (Wilson 1927); its width is not 0 for a share of 0 or 1.
 
     If trials are not independent, such as the queries made from one image, use the number of images for ``n``. The
-    interval is then rather too wide than too narrow.
+    interval is then too wide rather than too narrow.
     """
     if n < 1 or not 0 <= share <= 1:
         raise ValueError(f"share must lie between 0 and 1, n must be at least 1; got {share}, {n}")

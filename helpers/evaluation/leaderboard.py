@@ -168,7 +168,7 @@ def _parsed(path: Path, state: tuple[int, int, int]) -> "pd.DataFrame":
 
 
 def _overlaid(committed: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
-    """The committed rows, but those of methods that have own rows."""
+    """All own rows, and the committed rows of the other methods."""
     import pandas as pd
 
     if not len(own) or not len(committed):

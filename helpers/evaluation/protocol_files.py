@@ -10,7 +10,7 @@ from helpers import paths
 from helpers.evaluation.protocol import Protocol
 from helpers.files import write_text
 
-#: The layouts of the JSON files: with relevant images by class, and with listed ones. Files of others are refused.
+#: The formats of the JSON files: with relevant images by class, and with listed ones. Other formats are refused.
 FORMAT, FORMAT_LISTED = 2, 3
 
 
@@ -53,7 +53,7 @@ def load(path: str | Path) -> Protocol:
     Raises
     ------
     FileNotFoundError : the file does not exist.
-    ProtocolFileError : the file is not JSON (truncated, perhaps), has another format, or no valid protocol.
+    ProtocolFileError : the file is not JSON (perhaps truncated), has another format, or contains no valid protocol.
     """
     path = Path(path)
     if not path.is_file():

@@ -69,7 +69,7 @@ def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pa
     different_codes = _different(protocol, rows, people, different, rng)
     if different is not None:
         if not 1 <= different <= len(different_codes):
-            raise ValueError(f"there are {len(different_codes)} pairs of different people, cannot draw {different}")
+            raise ValueError(f"cannot draw {different} pairs of different people: there are {len(different_codes)}")
         different_codes = np.sort(rng.choice(different_codes, different, replace=False))
     codes = np.concatenate([same_codes, different_codes])
     return Pairs(codes // n, codes % n, people)
@@ -306,7 +306,10 @@ def accuracy_across_people(among: Pairs, scores: np.ndarray, folds: int = 10, se
         train = (first != fold) & (second != fold)
         for part, where in ((test, "in it"), (train, "outside it")):
             if not (among.same & part).any() or not (~among.same & part).any():
-                raise ValueError(f"fold {fold} of {folds} lacks a kind of pairs {where}; use fewer folds")
+                raise ValueError(
+                    f"fold {fold} of {folds} has no pair of the same person, or none of different people, {where}; use "
+                    "fewer folds"
+                )
         curve = error_curve(scores[train & among.same], scores[train & ~among.same])
         thresholds[fold] = _best_threshold(curve)
         tested = error_curve(scores[test & among.same], scores[test & ~among.same])

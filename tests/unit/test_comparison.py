@@ -127,7 +127,7 @@ def test_too_few_images_or_queries(photos, extractors, own_cache):
     names[2] = names[1]
     class_names, labels = numbered(names)
     alone = ImageSet("alone", images.paths, labels, class_names, root=images.root)
-    with pytest.raises(TooFewImages, match="2 images with another one of their class; a comparison needs at least 5"):
+    with pytest.raises(TooFewImages, match="2 images whose class has another image; a comparison needs at least 5"):
         # Of two pairs, one is an image and its copy.
         prepare(Layout(alone), "alone", extractors, False, 10, 100, 0)
 

@@ -84,9 +84,9 @@ def test_every_pair_is_as_likely_to_be_drawn():
 
 def test_too_many_or_too_few_pairs(monkeypatch):
     protocol = leave_one_out(image_set([0, 0, 1, 1]), "p")
-    with pytest.raises(ValueError, match="there are 4 pairs of different people, cannot draw 5"):
+    with pytest.raises(ValueError, match="cannot draw 5 pairs of different people: there are 4"):
         pairs(protocol, different=5)
-    with pytest.raises(ValueError, match="pairs of different people, cannot draw 0"):
+    with pytest.raises(ValueError, match="cannot draw 0 pairs of different people"):
         pairs(protocol, different=0)
     monkeypatch.setattr(verification, "MOST_PAIRS", 5)
     with pytest.raises(ValueError, match="6 pairs are too many to list; draw a sample"):
