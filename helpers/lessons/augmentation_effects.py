@@ -50,7 +50,7 @@ def one_matrix(
     """Transform all images alike by `RandomAffine.matrices` and one interpolation: float32 (n, h, w, 3).
 
     The result is that of Keras's layers ``RandomRotation((angle, angle))``, ``RandomTranslation((down, down),
-    (right, right))``, ``RandomZoom((zoom, zoom))`` and a horizontal flip, one after the other, but for the blur.
+    (right, right))``, ``RandomZoom((zoom, zoom))`` and a horizontal flip, one after the other, but less blurred.
     Keras's signs of the rotation and the translation are the opposite of those of `RandomAffine`.
 
     images : float32 (n, h, w, 3). angle : in full turns, counterclockwise. down, right : fractions of the sides.

@@ -93,7 +93,7 @@ def compare(scores: SeedScores, first: str, second: str, metric: str, seed: int 
 
 
 def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> pd.DataFrame:
-    """One row per method and metric: value, low, high (95 % bootstrap over queries), chance and ceiling.
+    """One row per method and metric: value, low, high (95 % bootstrap over queries), seeds, chance and ceiling.
 
     The interval is that of the mean over the seeds: it holds for other queries, not for other seeds.
     """

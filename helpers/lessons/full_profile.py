@@ -61,7 +61,7 @@ def scores(
 
     Raises
     ------
-    ValueError : the leaderboard has not exactly one row for a metric of a method.
+    ValueError : the leaderboard does not have exactly one row for a metric of a method.
     """
     metrics, indexes, board = list(metrics), list(indexes), _board(protocol)
     known = set(zip(board["extractor"], board["index"], strict=True))
@@ -89,7 +89,7 @@ def curves(
 
     Raises
     ------
-    ValueError : the leaderboard has not exactly one such row for each extractor and *k*.
+    ValueError : the leaderboard does not have exactly one such row for each extractor and *k*.
     """
     panels, board = {}, _board(protocol)
     if run:
@@ -118,7 +118,10 @@ def _board(protocol: str) -> pd.DataFrame:
 def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str, index: str = "exact:cosine") -> pd.Series:
     rows = board[(board["extractor"] == extractor) & (board["metric"] == metric) & (board["index"] == index)]
     if len(rows) != 1:
-        raise ValueError(f"{len(rows)} full-profile rows of {extractor!r} under {protocol!r} with {metric!r}, {index}")
+        raise ValueError(
+            f"the leaderboard must have one row, but it has {len(rows)} full-profile rows of {extractor!r} under "
+            f"{protocol!r} with {metric!r} and {index}"
+        )
     return rows.iloc[0]
 
 

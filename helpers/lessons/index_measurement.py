@@ -183,7 +183,7 @@ def estimated_bytes(spec: str, count: int, dim: int) -> int:
     # Before opening, which would connect to a server or make a file.
     scheme = spec.partition(":")[0]
     if scheme in BACKENDS and scheme not in _ESTIMATES:
-        raise ValueError(f"the memory of {spec} cannot be estimated; it can for: {', '.join(_ESTIMATES)}")
+        raise ValueError(f"the memory of {spec} cannot be estimated; known: {', '.join(_ESTIMATES)}")
     index = open_index(spec)
     return round(_ESTIMATES[index.scheme](index, count, dim))
 

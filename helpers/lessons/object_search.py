@@ -156,7 +156,9 @@ def difference_table(bands: Sequence[BandScores]) -> pd.DataFrame:
 
 
 def pair_scores(first: np.ndarray, second: np.ndarray) -> float:
-    """The best product of a cosine of the first and one of the second query part, with different image parts.
+    """The square root of the best product of two cosines: one with the first and one with the second query part.
+
+    The two cosines are of different image parts.
 
     first, second : float (m,), the cosines with the same m parts of an image. A single part counts for both.
     """

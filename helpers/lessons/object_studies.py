@@ -17,7 +17,8 @@ from helpers.images.scenes import Scenes
 from helpers.networks import boxes
 from helpers.networks.detectors import Detections, Detector
 
-#: Class of the pretrained detector → photographs of the sample that show it. All of its vehicles are Vehicles.
+#: Class of the pretrained detector → photographs of the sample that show it. All photographs of the sample's class
+#: "vehicles" show a Vehicle.
 SHOWN = {
     "Vehicle": (),
     "Car": ("beetle", "sedan", "sportscar2", "indycar"),
@@ -63,7 +64,7 @@ def class_table(
     """Precision and recall of detections of at least ``score``, and AP at IoU 0.5, of each class and of all.
 
     Columns: class, objects, precision, recall, AP, with bounds of 95 % intervals over images (``… low``, ``… high``),
-    and chance: the AP of the boxes of each image in the following one, as found without seeing the image.
+    and chance: the AP if the boxes of each image are used for the next image, which they do not depend on.
     """
     scores = evaluate_detections(known, found, n_images, COVERED)
     moved = replace(found, images=(found.images + 1) % n_images)

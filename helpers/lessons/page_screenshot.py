@@ -13,7 +13,7 @@ from helpers.images.reading import read_image
 
 #: Names of the browser's program.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: Of the window in pixels of the page, and pixels of the screenshot for each of them.
+#: The size of the window in CSS pixels, and the pixels of the screenshot per CSS pixel.
 WIDTH, HEIGHT, SCALE = 1200, 800, 1.5
 #: Milliseconds that scripts and requests of the page may take. The time stands still while a request is open.
 _BUDGET = 10_000
@@ -31,7 +31,7 @@ def screenshot(url: str) -> np.ndarray | None:
 
     Raises
     ------
-    RuntimeError : the browser failed; the message has the end of its output.
+    RuntimeError : the browser failed; the message ends with the last lines of its errors.
     """
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
@@ -55,7 +55,7 @@ def screenshot(url: str) -> np.ndarray | None:
 
 
 def page_figure(image: np.ndarray) -> Figure:
-    """A figure of nothing but a screenshot, at 150 dots per inch pixel by pixel."""
+    """A figure with only a screenshot. At 150 dots per inch, it has the pixels of the screenshot."""
     figure = Figure(figsize=(image.shape[1] / 150, image.shape[0] / 150))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(image)

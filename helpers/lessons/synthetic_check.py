@@ -1,8 +1,10 @@
-"""Checks that synthetic vectors flatter no index: real vectors beside as many synthetic ones, made from few of them.
+"""Checks that no index looks better on synthetic vectors than on as many real ones.
+
+The synthetic vectors are made from a small part of the real ones.
 
 ``growth`` is the number of synthetic vectors per real one. A million synthetic vectors from 11,000 real ones have the
 growth 88. There are not a million real ones to compare them with, but the same growth can be checked on a smaller
-scale: 11,000 synthetic vectors from 128 real ones, beside 11,000 real ones.
+scale: 11,000 synthetic vectors from 128 real ones are compared with 11,000 real ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +70,7 @@ def compare(
     """One row per gallery: the real vectors, and for each growth as many synthetic ones from ``subsets`` random parts.
 
     Returns columns ``gallery, growth, subset``, those of `describe` with mean recalls, and for each index half of the
-    95 % interval of the difference to the recall over the real vectors, paired by query (`ERROR` ends the name). The
+    95 % interval of the difference from the recall over the real vectors, paired by query (`ERROR` ends the name). The
     first row is that of the real vectors, with the growth 1.
 
     Raises ValueError: a growth leaves too few real vectors.

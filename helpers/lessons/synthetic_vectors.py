@@ -1,4 +1,4 @@
-"""Synthetic vectors: any number of vectors, made from real ones, that are as hard to search as those.
+"""Synthetic vectors: any number of vectors that are made from real ones, and as hard to search as these.
 
 Random vectors are not suitable. In hundreds of dimensions all of them are equally far from a query, while the vectors
 of images lie on a manifold of far fewer dimensions, whose number decides how an index performs (Amsaleg et al. 2015,
@@ -25,8 +25,9 @@ from helpers.vectors import l2_normalize
 
 #: Rows of a block.
 BLOCK = 4096
-#: Nearest others of a real vector, and the noise along their directions. With these, distances to the first, tenth and
-#: hundredth neighbor agree with those among as many real vectors of ResNet50 within a few per cent.
+#: The number of nearest neighbors of a real vector that give the directions, and the noise along them. With these
+#: values, the distances to the first, tenth and hundredth neighbor agree within a few percent with those among as many
+#: real vectors of ResNet50.
 NEIGHBORS, NOISE = 10, 0.7
 
 

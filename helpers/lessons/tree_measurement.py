@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 #: Values of the parameter ``algorithm`` of `sklearn.neighbors.NearestNeighbors`.
 ALGORITHMS = ("brute", "kd_tree", "ball_tree")
-#: A search is repeated so many times, unless the searches take longer than so many seconds in all.
+#: The number of times that a search is repeated, and the seconds after which it is not repeated again.
 _ROUNDS, _SECONDS = 7, 0.3
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
 

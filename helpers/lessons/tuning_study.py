@@ -1,8 +1,9 @@
 """A study of hyper-parameter search on CIFAR-10: ASHA, training of all trials, and random search at equal epochs.
 
 Run it by ``python -m helpers.lessons.tuning_study``. It writes three tables for notebook 17. A second call resumes. The
-settings were chosen before the first run, but for the reduction factor: a first run had 3, with which ASHA trained more
-than half of the epochs of the small CNN. 4 is Ray Tune's default. It was chosen with the scores of that run.
+settings were chosen before the first run, except for the reduction factor. The first run used 3, and ASHA then trained
+more than half of the epochs of the small CNN. The present value, 4, is Ray Tune's default. It was chosen when the
+scores of the first run were known.
 """
 
 from collections.abc import Sequence
@@ -127,7 +128,7 @@ def _part(prefix: str) -> ImageSet:
 
 
 def comparison(full: SearchResult, asha: SearchResult) -> dict[str, float]:
-    """What ASHA saved: epochs, best scores, and random search at equal epochs.
+    """The epochs that ASHA saved, the best scores, and the score of random search with as many epochs.
 
     Random search trains as many trials fully as the epochs of ASHA allow. ``random_score`` is its expected best score
     for trials drawn from those of ``full``.

@@ -60,7 +60,10 @@ def cell_histograms(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
 
 
 def word_grid(images: ImageSet, vocabulary: Vocabulary, words: Sequence[int], count: int = 12) -> Figure:
-    """Show the ``count`` patches nearest to each word, one per image, rotated upright; one line per word."""
+    """Show the ``count`` patches nearest to each word, one per image; one line per word.
+
+    Patches are rotated so that the keypoint's direction points right.
+    """
     config = vocabulary.config
     best: dict[int, list[tuple[float, np.ndarray]]] = {word: [] for word in words}
     for path in images.paths:

@@ -125,7 +125,7 @@ def methods_table(scores: Mapping[str, Scores], protocol: Protocol, task: TextTa
 def by_method(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """`methods_table` with one column per method: value and 95 % interval, then chance and ceiling.
 
-    All names have a row only if some are known and some are not.
+    There is a row for all names only if some of them are known and others are not.
     """
     rows = []
     groups = table.groupby("dataset")["names"].nunique()
@@ -162,7 +162,7 @@ def first_result_shares(
 
     Columns: weight, ``image``: share of queries whose first result has the class of the query image, and ``text``: the
     class of the text, each with its 95 % bootstrap interval over the texts (``image low`` …), and ``chance``: the mean
-    share of the text's class in the gallery. An image is no result of its own query.
+    share of the text's class in the gallery. An image is never a result of its own query.
 
     similarity : float (n, n), cosines of the images. text_scores : float (c, n), of the class names with the images.
     labels : int64 (n,). own : the text is the class of the image; otherwise all images of other classes are queries.

@@ -96,7 +96,9 @@ def test_scores_are_those_of_the_full_profile_in_the_given_order(figures):
 def test_scores_that_are_missing_or_ambiguous_are_refused(figures):
     trained = row("network", "mAP", 0.6)
     write(figures, trained, trained | {"weights": "other"}, row("pixels", "mAP", 0.2))
-    with pytest.raises(ValueError, match="0 full-profile rows of 'words' under 'val-train' with 'mAP', exact:cosine"):
+    with pytest.raises(
+        ValueError, match="0 full-profile rows of 'words' under 'val-train' with 'mAP' and exact:cosine"
+    ):
         full_profile.scores("val-train", ["pixels", "words"], ["mAP"])
     with pytest.raises(ValueError, match="2 full-profile rows of 'network' under 'val-train' with 'mAP'"):
         full_profile.scores("val-train", ["network"], ["mAP"])

@@ -248,6 +248,6 @@ def test_usearch_takes_memory_in_ever_larger_pieces():
 
 
 def test_the_memory_of_a_server_is_not_guessed(tmp_path):
-    with pytest.raises(ValueError, match="cannot be estimated; it can for: exact, sklearn, faiss, usearch, annoy"):
+    with pytest.raises(ValueError, match="cannot be estimated; known: exact, sklearn, faiss, usearch, annoy"):
         estimated_bytes(f"milvus:{tmp_path}/some.db", 1000, 32)
     assert not list(tmp_path.iterdir()), "an estimate makes no file"
