@@ -27,7 +27,7 @@ def test_correct_solutions():
     assert check_exercise("07.2", by_loop)
 
 
-@pytest.mark.parametrize("answer", [1, None])
+@pytest.mark.parametrize("value", [1, None])
 @pytest.mark.parametrize(
     ("exercise", "reason"),
     [
@@ -37,9 +37,9 @@ def test_correct_solutions():
         ("99.1", "'99.1'; an exercise is called"),
     ],
 )
-def test_an_exercise_without_a_check_is_named(exercise, reason, answer, capsys):
+def test_an_exercise_without_a_check_is_named(exercise, reason, value, capsys):
     with pytest.raises(ValueError, match=f"there is no check of exercise {reason}"):
-        check_exercise(exercise, answer)
+        check_exercise(exercise, value)
     assert capsys.readouterr().out == ""
 
 
