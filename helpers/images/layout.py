@@ -162,9 +162,12 @@ class Layout:
         rows = (self.images.labels != NO_CLASS) & (counts >= 2)
         if rows.all():
             return "each image is a query"
+        if not rows.any():
+            return "no image is a query, because no class has two images"
+        verb = "is a query" if rows.sum() == 1 else "are queries"
         return (
-            f"{pluralize(int(rows.sum()), 'image')} of {len(rows):,} are queries; the others have no class, or are the "
-            "only one of their class"
+            f"{int(rows.sum()):,} of {pluralize(len(rows), 'image')} {verb}; the others have no class, or are the only "
+            "image of their class"
         )
 
     def _common_classes(self) -> Iterator[str]:
@@ -274,9 +277,11 @@ def _relative(images: ImageSet, folder: str | Path) -> str:
     if images.root is None:
         raise LayoutError(f"{images.name} has no common folder, so it has no folder {folder}")
     inside = images.root / folder
-    # The folder itself is not resolved, because it may be a link.
-    path = inside if inside.is_dir() else Path(folder).parent.resolve() / Path(folder).name
-    name = path.relative_to(images.root).as_posix() if path.is_relative_to(images.root) else ""
+    path = inside if inside.is_dir() else Path(folder).absolute()
+    # Only the part above the set is resolved, because a folder inside it may be a link.
+    root = images.root.resolve()
+    above = next((each for each in path.parents if each.resolve() == root), None)
+    name = "" if above is None else path.relative_to(above).as_posix()
     if not any(key.startswith(f"{name}/") for key in images.keys):
         raise LayoutError(f"{images.root} has no folder {folder} with images")
     return name

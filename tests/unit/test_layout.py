@@ -170,6 +170,30 @@ def test_given_sides(tmp_path, monkeypatch):
             read_layout(images, **options)
 
 
+def test_sides_are_found_through_a_link(tmp_path):
+    """A link to the set, and one inside the set, whose name is part of the keys."""
+    root = tree(tmp_path / "data", "train/cat/2", "train/dog/2")
+    tree(tmp_path / "elsewhere", "cat/1", "dog/1")
+    (root / "test").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for folder in (root, link):
+        images = from_folder(folder, follow_links=True)
+        layout = read_layout(images, train=[link / "train"], test=[link / "test"]).for_evaluation()
+        assert (layout.gallery, layout.queries) == (("train",), ("test",))
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        (["cat/1", "dog/1"], "no image is a query, because no class has two images"),
+        (["cat/2", "dog/1"], "2 of 3 images are queries; the others have no class, or are the only image of their"),
+    ],
+)
+def test_the_number_of_queries_is_noted(tmp_path, files, note):
+    assert layout_of(tmp_path, *files).for_evaluation().notes[-1].startswith(note)
+
+
 def test_a_table_has_its_classes(tmp_path):
     root = tree(tmp_path, "train/2", "test/2")
     rows = ["path,label", "train/0.jpg,a", "train/1.jpg,b", "test/0.jpg,a", "test/1.jpg,"]
