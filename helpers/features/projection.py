@@ -8,6 +8,7 @@ nearly all images share (the mean) does not count.
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Projection:
             return cls(**arrays, whitening=_checked(about["whitening"]), learned_from=about["learned_from"])
         except FileNotFoundError:
             raise
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ProjectionFileError(f"{path} is not a projection ({error}). Learn and save it again.") from error
 
 

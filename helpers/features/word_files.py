@@ -8,6 +8,7 @@ import gzip
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
@@ -126,7 +127,7 @@ def _parse(path: Path, folder: Path) -> None:
     with _opened(path) as file, (folder / "vectors.f32").open("wb") as vectors:
         try:
             texts, dim, expected = _parse_lines(path, file, vectors)
-        except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise WordFileError(f"{path} is cut off or damaged ({error}). Download it again.") from error
     if expected is not None and len(texts) != expected:
         raise WordFileError(

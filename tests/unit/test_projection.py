@@ -1,5 +1,7 @@
 """Principal axes and whitening: by hand, against scikit-learn, on disk, and as an extractor."""
 
+import struct
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -80,10 +82,14 @@ def test_saved_and_loaded(vectors, tmp_path):
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["noise.npz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no npz", "cut"])
+@pytest.mark.parametrize("content", [b"", b"no npz", "cut", "changed"])
 def test_a_damaged_file_is_named(content, tmp_path, vectors):
     path = projection.learn(vectors, 6, "noise").save(tmp_path / "noise.npz")
-    path.write_bytes(path.read_bytes()[:-200] if content == "cut" else content)
+    whole = path.read_bytes()
+    # The first byte of a compressed array has an invalid kind of block.
+    start = 30 + sum(struct.unpack("<HH", whole[26:30]))
+    changes = {"cut": whole[:-200], "changed": whole[:start] + b"\xff" + whole[start + 1 :]}
+    path.write_bytes(changes.get(content, content))
     with pytest.raises(projection.ProjectionFileError, match="noise.npz is not a projection"):
         Projection.load(path)
     with pytest.raises(FileNotFoundError):

@@ -287,6 +287,12 @@ def test_other_files(write, tmp_path):
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(word_files.WordFileError, match="is cut off or damaged"):
         word_files.read_text(file)
+    whole = gzip.compress("\n".join(LINES).encode())
+    # Beyond the header, each damaged byte makes zlib fail or the checksum wrong.
+    for position in range(10, len(whole)):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        with pytest.raises(word_files.WordFileError, match="is cut off or damaged"):
+            word_files.read_text(file)
     file.write_bytes(b"PK\3\4 and more")
     with pytest.raises(word_files.WordFileError, match="is a ZIP archive. Unpack it"):
         word_files.read_text(file)

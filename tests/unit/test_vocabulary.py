@@ -1,5 +1,7 @@
 """Vocabularies: sampling, clustering, comparison and files, by hand and against slow references."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -188,7 +190,7 @@ def test_a_missing_vocabulary(tmp_path):
         shipped(77)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "other format", "other shape"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "text", "empty", "other format", "other shape"])
 def test_a_damaged_file_is_named(learned, tmp_path, damage):
     path = learned.save(tmp_path / "words.npz")
     whole = path.read_bytes()
@@ -200,6 +202,10 @@ def test_a_damaged_file_is_named(learned, tmp_path, damage):
         with np.load(path) as stored:
             np.savez(path, **{name: stored[name] for name in ("about", "mean", "axes", "words")}, idf=np.ones(3))
     else:
-        path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
+        # The first byte of a compressed array has an invalid kind of block.
+        start = 30 + sum(struct.unpack("<HH", whole[26:30]))
+        changed = whole[:start] + b"\xff" + whole[start + 1 :]
+        damaged = {"cut": whole[: len(whole) // 2], "changed": changed, "text": b"hello", "empty": b""}
+        path.write_bytes(damaged[damage])
     with pytest.raises(VocabularyFileError, match=r"words\.npz is not a vocabulary.*again"):
         Vocabulary.load(path)
