@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.features.extractor import FeatureExtractor
+from helpers.features.file_hashes import content_hashes
 from helpers.features.keypoints import all_cores, extract, extract_files
 from helpers.features.vocabulary import Vocabulary, one_thread, shipped
 from helpers.images import reading
@@ -165,6 +166,9 @@ class VisualWords(FeatureExtractor):
 
         Only batches without stored keypoints count for ``images_per_second``.
         """
+        self.prepare()
+        # The hashes are kept, so that the rate excludes them, too.
+        content_hashes(files)
         encode, unread = ENCODINGS[self.encoding].encode, [] if failures is None else failures
         batches = extract_files(
             files, *self.vocabulary.config.arguments, unread, batch_size=self.batch_size, strict=strict

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.mixture import GaussianMixture
 
-from helpers.features import keypoints
+from helpers.features import keypoints, visual_words
 from helpers.features.registry import open_extractor
 from helpers.features.visual_words import (
     ENCODINGS,
@@ -198,6 +198,14 @@ def test_a_flat_image_as_query(own_cache, photos, flat, learned):
     with pytest.warns(NoKeypointsWarning):
         results = engine.query(flat.paths[0], k=5)
     assert len(results) == 5 and all(result.score == 0 for result in results)
+
+
+def test_the_rate_excludes_imports_and_hashes(own_cache, photos, learned, monkeypatch):
+    words, calls = VisualWords("bow", learned), []
+    monkeypatch.setattr(words, "prepare", lambda: calls.append("prepare"))
+    monkeypatch.setattr(visual_words, "content_hashes", lambda files: calls.append("hashes"))
+    monkeypatch.setattr(visual_words, "extract_files", lambda *_, **__: calls.append("keypoints") or [])
+    assert list(words.iter_batches(photos.paths)) == [] and calls == ["prepare", "hashes", "keypoints"]
 
 
 def test_the_vocabulary_changes_the_fingerprint(learned):
