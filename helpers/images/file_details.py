@@ -64,12 +64,23 @@ def _exif(image: Image.Image) -> tuple[str | None, str | None]:
         part = tags.get_ifd(ExifTags.IFD.Exif)
     except Exception:  # the parser of a damaged block may raise any error
         return None, None
-    date = part.get(ExifTags.Base.DateTimeOriginal) or tags.get(ExifTags.Base.DateTime)
-    found = _DATE.match(_text(date))
-    taken = f"{found[1]}-{found[2]}-{found[3]}T{found[4]}" if found else None
+    taken = _date(part.get(ExifTags.Base.DateTimeOriginal)) or _date(tags.get(ExifTags.Base.DateTime))
     maker, model = _text(tags.get(ExifTags.Base.Make)), _text(tags.get(ExifTags.Base.Model))
     camera = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
     return taken, camera.strip()[:_LONGEST] or None
+
+
+def _date(value: object) -> str | None:
+    """A tag as a date; None for other values, such as the zeros of a camera whose clock is not set."""
+    found = _DATE.match(_text(value))
+    if found is None:
+        return None
+    date = f"{found[1]}-{found[2]}-{found[3]}T{found[4]}"
+    try:
+        datetime.fromisoformat(date)
+    except ValueError:
+        return None
+    return date
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from helpers.features.explain import explain
 from helpers.images import samples
+from helpers.images.file_details import file_details
 from helpers.images.folders import from_folder
 from helpers.images.reading import read_image
 from helpers.picker.search import Method, QueryImage, Searcher
@@ -80,6 +81,14 @@ def test_details_of_a_photograph(client, gallery):
     plain = client.get("/v1/images/2/details").json()
     assert (plain["taken"], plain["camera"]) == (None, None)
     assert client.get("/v1/images/99/details").status_code == 404
+
+
+@pytest.mark.parametrize("date", ["0000:00:00 00:00:00", "2024:13:01 10:00:00", "    :  :     :  :  "])
+def test_an_invalid_date_is_unknown(tmp_path, date):
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    assert file_details(tmp_path / "a.jpg").taken is None
 
 
 def test_sizes_of_some_images(client, gallery):
