@@ -205,13 +205,16 @@ def _reduce(image: Image.Image, label: str, max_pixels: int, at_least: int | Non
     reducible = image.format in _REDUCIBLE
     scale = reduction(width, height, max_pixels)
     if scale is None or (scale > 1 and not (reducible and width * height <= MAX_JPEG_PIXELS)):
-        limit = max(max_pixels, MAX_JPEG_PIXELS) if reducible else max_pixels
-        remedy = "Make it smaller first."
-        if not reducible and width * height <= MAX_JPEG_PIXELS:
-            remedy = f"Make it smaller first, or save it as JPEG, which can have {MAX_JPEG_PIXELS:,} pixels."
+        most = min(MAX_JPEG_PIXELS, SCALES[-1] ** 2 * max_pixels)
+        excess, remedy = f"more than {max_pixels:,}", "Make it smaller first."
+        if reducible and width * height > MAX_JPEG_PIXELS:
+            excess = f"more than {max(max_pixels, MAX_JPEG_PIXELS):,}"
+        elif reducible:
+            excess = f"and at 1/{SCALES[-1]} of both sides still more than {max_pixels:,}"
+        elif width * height <= most:
+            remedy = f"Make it smaller first, or save it as JPEG, which can have {most:,} pixels."
         raise UnreadableImage(
-            f"{label} has {width} × {height} pixels, more than {limit:,}. {remedy} "
-            "Images of this size can be decompression bombs."
+            f"{label} has {width} × {height} pixels, {excess}. {remedy} Images of this size can be decompression bombs."
         )
     if at_least is not None:
         scale = max(scale, *(each for each in SCALES if min(width, height) // at_least >= each), 1)
