@@ -53,6 +53,7 @@ class TemperatureScaling:
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     """float64 (n, c): logarithms of probabilities, which are logits up to a constant per row."""
     probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.ndim != 2 or not probabilities.shape[1] or not (probabilities >= 0).all():
+    valid = np.isfinite(probabilities) & (probabilities >= 0)
+    if probabilities.ndim != 2 or not probabilities.shape[1] or not valid.all():
         raise ValueError(f"probabilities (n, c) must be finite and not negative, got {probabilities.shape}")
     return np.log(np.maximum(probabilities, _SMALLEST))

@@ -57,6 +57,8 @@ def test_probabilities_of_zero_and_wrong_input():
         TemperatureScaling().fit(np.ones((2, 2)), np.array([0, 2]))
     with pytest.raises(ValueError, match="must be finite and not negative"):
         TemperatureScaling().transform(np.array([[np.nan, 1]]))
+    with pytest.raises(ValueError, match="must be finite and not negative"):
+        TemperatureScaling().transform(np.array([[np.inf, 1]]))
 
 
 def test_reliability_by_hand():
