@@ -4,6 +4,7 @@ Weights in half precision or in 8 bits are accepted, as are inputs and outputs i
 float32. Axes may be dynamic: images are computed one by one, at the size for which a model is read.
 """
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ def read_graph(path: Path, error: type[ValueError] = OnnxFileError) -> "openvino
 
 def external_data(path: Path) -> list[Path]:
     """Files with the weights of an ONNX file that is larger than 2 GB, such as ``model.onnx_data``."""
-    return sorted(other for other in path.parent.glob(f"{path.name}?*") if other.is_file())
+    return sorted(other for other in path.parent.glob(f"{glob.escape(path.name)}?*") if other.is_file())
 
 
 def _for_shapes(path: Path, graph: "openvino.Model", shapes: dict[str, list[int]], outputs: Sequence[str]) -> OnnxModel:

@@ -33,6 +33,7 @@ from helpers.features.text_encoder import (
 from helpers.features.text_tokenizer import TextTokenizer
 from helpers.images import samples
 from helpers.images.reading import read_image
+from helpers.networks import onnx_files
 from helpers.networks.onnx_files import OnnxFileError
 from helpers.search.engine import Engine, EngineFolderError
 
@@ -335,6 +336,12 @@ def test_half_precision(tmp_path, clip, pixels):
     texts = extractor.embed_text(TEXTS)
     assert texts.dtype == np.float32
     assert ((single.embed_text(TEXTS) * texts).sum(axis=1) > 0.999).all()
+
+
+def test_external_weights_of_a_name_with_brackets(tmp_path):
+    for name in ("det[1].onnx", "det[1].onnx_data", "det1.onnx_data"):
+        (tmp_path / name).touch()
+    assert onnx_files.external_data(tmp_path / "det[1].onnx") == [tmp_path / "det[1].onnx_data"]
 
 
 def test_weights_outside_of_the_onnx_file(tmp_path, clip, pixels):
