@@ -114,7 +114,13 @@ class HubExtractor(DeepExtractor):
     def _dim(self, config: Mapping) -> int:
         # Without Keras where the configuration says it, because its import takes seconds.
         if self._class == "SigLIPBackbone":
-            return config["vision_encoder"]["config"]["hidden_dim"]
+            try:
+                return config["vision_encoder"]["config"]["hidden_dim"]
+            except (KeyError, TypeError) as error:
+                raise EncoderError(
+                    f"{self.folder / CONFIG_FILE} has no hidden_dim of the vision encoder. Save the backbone and its "
+                    "preprocessor again by save_to_preset."
+                ) from error
         found = config.get("projection_dim", config.get("hidden_dim"))
         if isinstance(found, int):
             return found

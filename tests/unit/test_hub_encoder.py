@@ -285,6 +285,15 @@ def test_another_input_size(clip):
         open_extractor(f"hub:{clip}")
 
 
+def test_a_configuration_without_the_dimension(made, tmp_path):
+    folder = shutil.copytree(made["siglip"], tmp_path / "siglip")
+    config = json.loads((folder / "config.json").read_text())
+    del config["config"]["vision_encoder"]["config"]["hidden_dim"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="config.json has no hidden_dim of the vision encoder. Save the backbone"):
+        open_extractor(f"hub:{folder}")
+
+
 def test_weights_of_another_model(clip, pixels, tmp_path):
     keras.utils.set_random_seed(0)
     other = keras_hub.models.DINOV3Backbone(**DINO)
