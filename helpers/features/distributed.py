@@ -16,7 +16,7 @@ import pickle
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class _Run:
                 for batch in batches.iter_batches(batch_size=None, prefetch_batches=0):
                     yield from map(pickle.loads, batch["result"])
             except ray.exceptions.RayError as lost:
-                raise WorkersDied(f"Ray stopped ({str(lost).splitlines()[0]})") from lost
+                raise WorkersDied(f"Ray stopped ({_first_line(lost)})") from lost
 
     @staticmethod
     def _check_unreadable(file: Path, problem: reading.UnreadableImage) -> None:
@@ -264,6 +264,11 @@ class _Worker:
         return extractor
 
 
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, or its class if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _portable(error: Exception) -> Exception:
     """The error, or its text if it cannot be pickled, with the worker's traceback as a note."""
     where = "".join(traceback.format_exception(error))
@@ -287,4 +292,6 @@ def _one_cpu() -> Iterator[None]:
         yield
     finally:
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), allowed)
+            # The thread may have ended in the meantime.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), allowed)

@@ -232,6 +232,26 @@ def test_an_error_keeps_its_class():
     assert "ArithmeticError: seven" in error.__notes__[0]
 
 
+def test_an_error_without_a_text_is_named_by_its_class():
+    assert distributed._first_line(ArithmeticError("one\ntwo")) == "one"
+    assert distributed._first_line(ArithmeticError()) == "ArithmeticError"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can choose CPUs")
+def test_a_thread_may_end_while_its_cpus_are_restored(monkeypatch):
+    allowed, restored = os.sched_getaffinity(0), []
+
+    def restore(thread, cpus):
+        restored.append(cpus)
+        if thread:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "sched_setaffinity", restore)
+    with distributed._one_cpu():
+        assert restored == [{min(allowed)}]
+    assert restored[1:] and all(cpus == allowed for cpus in restored[1:])
+
+
 DRIVER = """
 import sys
 from test_distributed import Logging
