@@ -93,7 +93,8 @@ def cell_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 def pool_boxes(one: np.ndarray, boxes: np.ndarray, pooling: str) -> np.ndarray:
     """Pool a map (h, w, channels) in boxes: float32 (n, channels). This is RoI pooling with exact fractional edges.
 
-    A cell counts by its share inside of the box; for the maximum, every cell counts of which more than a millionth is.
+    A cell counts by its share inside of the box. For the maximum, every cell counts of which more than a millionth is
+    inside, or, in a smaller box, the cell with the largest share.
 
     Parameters
     ----------
@@ -107,7 +108,9 @@ def pool_boxes(one: np.ndarray, boxes: np.ndarray, pooling: str) -> np.ndarray:
     cells = one.reshape(-1, one.shape[2]).astype(np.float32, copy=False)
     shares = cell_shares(boxes, *one.shape[:2]).reshape(len(boxes), -1)
     if pooling == "max":
-        return np.stack([cells[row > 1e-6].max(axis=0) for row in shares])
+        inside = shares > 1e-6
+        inside |= ~inside.any(axis=1, keepdims=True) & (shares == shares.max(axis=1, keepdims=True))
+        return np.stack([cells[row].max(axis=0) for row in inside])
     shares /= shares.sum(axis=1, keepdims=True)
     if pooling == "average":
         return shares @ cells

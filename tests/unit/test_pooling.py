@@ -107,6 +107,11 @@ def test_pooling_without_boxes(name):
     assert pooling.pool_boxes(MAP[0], np.empty((0, 4)), name).shape == (0, 2)
 
 
+def test_the_maximum_of_a_tiny_box_is_that_of_its_cell():
+    tiny = np.array([[1.2, 0.3, 1e-4, 1e-4]])
+    assert pooling.pool_boxes(MAP[0], tiny, "max").tolist() == MAP[0, 0, 1:2].tolist()
+
+
 def test_wrong_boxes_and_poolings():
     with pytest.raises(ValueError, match="no area inside of the map of 2 × 2 cells"):
         pooling.pool_boxes(MAP[0], np.array([[0, 0, 1, 1], [2, 0, 1, 1]]), "average")
