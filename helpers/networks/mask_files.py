@@ -12,7 +12,7 @@ import numpy as np
 
 from helpers.images import reading
 from helpers.networks import boxes
-from helpers.networks.compiled import openvino_package
+from helpers.networks.compiled import openvino_package, reason
 from helpers.networks.detector_files import DetectorFileError, read_labels
 from helpers.networks.detectors import Detections
 from helpers.networks.onnx_files import axes_text, read_graph
@@ -37,7 +37,8 @@ class MaskNetwork:
 
     labels : text file with the names of the classes, without the background, one in each line.
 
-    Raises `DetectorFileError`: a file is missing or damaged, or the network has other inputs or outputs.
+    Raises `DetectorFileError`: a file is missing or damaged, or the network has other inputs or outputs, or OpenVINO
+    cannot compile it.
     """
 
     def __init__(self, path: str | Path, labels: str | Path):
@@ -60,7 +61,10 @@ class MaskNetwork:
         self._batched = len(shape) == 4
         sides = list(shape)[-2:]
         self._size = tuple(axis.get_length() for axis in sides) if all(axis.is_static for axis in sides) else None
-        self._network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        try:
+            self._network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:  # OpenVINO's
+            raise DetectorFileError(f"{path} cannot be compiled by OpenVINO: {reason(error)}") from error
 
     def detect(self, image: np.ndarray, threshold: float = 0.5) -> MaskDetections:
         """Find the objects of an image, uint8 (height, width, 3) RGB, with at least a score."""

@@ -1,10 +1,14 @@
 """Networks with masks in ONNX files: a small one made here, whose mask is the bright red pixels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from helpers.networks import mask_files
+from helpers.networks.compiled import openvino_package
 from helpers.networks.detector_files import DetectorFileError
 from helpers.networks.mask_files import MaskNetwork
 
@@ -83,3 +87,17 @@ def test_wrong_files(tmp_path, image):
         MaskNetwork(path, labels).detect(image)
     with pytest.raises(DetectorFileError, match="absent.onnx is missing"):
         MaskNetwork(tmp_path / "absent.onnx", labels)
+
+
+def test_a_network_that_openvino_cannot_compile(tmp_path, monkeypatch):
+    class Core:
+        def compile_model(self, *_):
+            raise RuntimeError("unknown operation: Magic")
+
+    package = SimpleNamespace(Core=Core, PartialShape=openvino_package().PartialShape)
+    path, labels = save(tmp_path)
+    monkeypatch.setattr(mask_files, "openvino_package", lambda: package)
+    with pytest.raises(
+        DetectorFileError, match=r"model\.onnx cannot be compiled by OpenVINO: unknown operation: Magic"
+    ):
+        MaskNetwork(path, labels)
