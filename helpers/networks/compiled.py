@@ -46,7 +46,10 @@ TOLERANCE = 1e-4
 #: Number of synthetic images for the comparison.
 COMPARED = 4
 
-FORMAT = 1
+#: Part of the key of a cached network; another way to store it needs another number.
+FORMAT = 2
+#: File with the key and the checksums of a cached network.
+_FACTS = "network.json"
 
 #: Held during a conversion, which changes a class of OpenVINO and Python's root logger.
 _CONVERSION = threading.Lock()
@@ -392,7 +395,7 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
         part.mkdir()
         openvino_package().save_model(graph, part / "network.xml", compress_to_fp16=False)
         sums = {name: _sum(part / name) for name in ("network.xml", "network.bin")}
-        (part / "card.json").write_text(json.dumps({"key": key, "sha256": sums}, indent=1))
+        (part / _FACTS).write_text(json.dumps({"key": key, "sha256": sums}, indent=1))
         part.replace(folder)
     except RuntimeError as error:  # OpenVINO's
         raise OSError(str(error)) from error
@@ -403,7 +406,7 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
 def _read(folder: Path, name: str) -> "openvino.Model | None":
     """The stored network; if it is damaged, it is deleted with a warning."""
     try:
-        for file, expected in json.loads((folder / "card.json").read_text())["sha256"].items():
+        for file, expected in json.loads((folder / _FACTS).read_text())["sha256"].items():
             if _sum(folder / file) != expected:
                 raise ValueError(f"the checksum of {file} is wrong")
         return openvino_package().Core().read_model(folder / "network.xml")

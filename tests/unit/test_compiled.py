@@ -1,6 +1,7 @@
 """Compiled networks: the output of Keras, independent of other images; not trusted if it differs; cached on disk."""
 
 import logging
+import warnings
 
 import keras
 import numpy as np
@@ -253,7 +254,7 @@ def test_a_map_network_is_a_part_of_a_cached_network(own_cache):
         fastest(fail, "small", {"x": "other"}, "openvino", unpooled={"x": "dense"})
 
 
-@pytest.mark.parametrize("file", ["network.bin", "network.xml", "card.json"])
+@pytest.mark.parametrize("file", ["network.bin", "network.xml", "network.json"])
 def test_a_damaged_file_is_replaced_after_a_warning(own_cache, file):
     expected = kept()(pixels(3))
     damaged = next((own_cache / "compiled").glob(f"*/{file}"))
@@ -261,6 +262,17 @@ def test_a_damaged_file_is_replaced_after_a_warning(own_cache, file):
     with pytest.warns(UserWarning, match="is damaged.*compiled again"):
         assert np.array_equal(kept()(pixels(3)), expected)
     kept(make=fail)
+
+
+def test_a_network_of_an_earlier_version_is_compiled_again_without_a_warning(own_cache, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(compiled, "FORMAT", 1)
+        earlier.setattr(compiled, "_FACTS", "facts.json")
+        expected = kept()(pixels(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(kept()(pixels(3)), expected)
+    assert len(list((own_cache / "compiled").glob("*/network.json"))) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_named(own_cache):
