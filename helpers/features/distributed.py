@@ -212,7 +212,7 @@ class _Worker:
     Errors are part of the result: Ray would wrap them, and would retry after an error in the constructor.
     """
 
-    def __init__(self, factory: bytes, path: tuple[str | int, ...], fingerprint: str, attempts, max_attempts: int):
+    def __init__(self, factory: bytes, path: tuple[str | int, ...], fingerprint: str, attempts: Any, max_attempts: int):
         self._source = factory, path, fingerprint
         self._attempts, self._max_attempts = attempts, max_attempts
         self._extractor: FeatureExtractor | None = None

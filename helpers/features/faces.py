@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -196,7 +197,7 @@ def _aligned_faces(pixels: np.ndarray, several: str) -> list[np.ndarray | None]:
 _DETECTOR_LOCK = threading.Lock()
 
 
-def _dlib():
+def _dlib() -> ModuleType:
     _require("dlib")
     import dlib
 

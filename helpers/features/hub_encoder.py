@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,13 +94,13 @@ class HubExtractor(DeepExtractor):
         super().prepare()
 
     @cached_property
-    def _converter(self):
+    def _converter(self) -> "keras.layers.Layer":
         keras_hub = _package()
         with _loading(self.folder):
             return keras_hub.layers.ImageConverter.from_preset(str(self.folder))
 
     @cached_property
-    def _backbone(self):
+    def _backbone(self) -> "keras.Model":
         _package()
         import keras
 
@@ -188,7 +189,7 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
         return ids
 
     @cached_property
-    def _preprocessor(self):
+    def _preprocessor(self) -> "keras.layers.Layer":
         # keras-hub 0.32 makes CLIP's tokenizer only if tensorflow-text is installed.
         keras_hub = _package(*(["tensorflow_text"] if self._class == "CLIPBackbone" else []))
         kind = getattr(keras_hub.models, IMAGE_TEXT[self._class])
@@ -206,7 +207,7 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
         return [*super()._files(), *_matching(self.folder, TEXT_FILES)]
 
 
-def open_encoder(place: str, **settings) -> FeatureExtractor:
+def open_encoder(place: str, **settings: Any) -> FeatureExtractor:
     """Open a folder or a preset; the extractor is a `TextEncoder` if the backbone embeds text."""
     folder, _ = preset_folder(place)
     kind = HubImageTextExtractor if _config(folder)[0] in IMAGE_TEXT else HubExtractor
@@ -246,7 +247,7 @@ def _fetched(name: str) -> Path:
         ) from error
 
 
-def _package(*modules: str):
+def _package(*modules: str) -> ModuleType:
     with extras.importing("hub", "keras_hub", *modules):
         import keras_hub
 

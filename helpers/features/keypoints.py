@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,6 +26,9 @@ from helpers.features.file_hashes import content_hashes
 from helpers.features.store import BlobStore, pixels_hash
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import UnreadableImage, read_image, resize, warn_unreadable
+
+if TYPE_CHECKING:
+    import cv2
 
 
 class Kind(NamedTuple):
@@ -460,6 +463,6 @@ def kind_of(name: str) -> Kind:
     return KINDS[name]
 
 
-def _strongest_first(point) -> tuple:
+def _strongest_first(point: "cv2.KeyPoint") -> tuple:
     # Ties in a fixed order, so that the selection does not depend on the detector's threads.
     return -point.response, point.pt, point.angle

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,7 +137,7 @@ class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
         return [*super()._files(), *text, *(self.folder / name for name in TOKENIZER_FILES)]
 
 
-def open_encoder(place: str, **settings) -> FeatureExtractor:
+def open_encoder(place: str, **settings: Any) -> FeatureExtractor:
     """Open a folder of ONNX files; the extractor is a `TextEncoder` if the folder has a text model."""
     folder = folder_of(place)
     has_text = any((folder / name).is_file() for name in TEXT_FILES)

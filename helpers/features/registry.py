@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from helpers.features.composite import Concatenated, Projected, with_shipped_projection
 from helpers.features.extractor import FeatureExtractor
@@ -24,7 +25,7 @@ def names() -> list[str]:
     return sorted(_factories())
 
 
-def open_extractor(name: str, **settings) -> FeatureExtractor:
+def open_extractor(name: str, **settings: Any) -> FeatureExtractor:
     """Open an extractor by name, e.g. ``open_extractor("resnet50", size=256)``.
 
     Names joined by "+", such as "hog+hsv-histogram", open a `Concatenated` extractor. ``onnx:FOLDER``, ``hub:FOLDER``

@@ -73,7 +73,7 @@ class KeypointConfig:
     size: int = 256
     rule: str = "squash"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if kind_of(self.kind).dtype is not np.float32:
             raise ValueError(f"{self.kind} descriptors are bits, which k-means can't average; use sift or rootsift")
 
@@ -114,7 +114,7 @@ class Vocabulary:
     spread: float
     learned_from: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         width, (k, dim) = len(self.mean), self.words.shape
         fits = self.axes.shape == (dim, width) and width == kind_of(self.config.kind).width
         if not fits or not self.idf.shape == self.shares.shape == (k,) or self.variances.shape != (k, dim):

@@ -51,7 +51,7 @@ class RandomAffine(layers.Layer):
 
     def __init__(
         self, rotation: float = 0.0, shift: float = 0.0, shear: float = 0.0, zoom: float = 0.0, flip: bool = False,
-        **kwargs,
+        **kwargs: object,
     ):  # fmt: skip
         super().__init__(**kwargs)
         if not 0 <= zoom < 1:
@@ -61,7 +61,7 @@ class RandomAffine(layers.Layer):
         # XLA cannot compile the affine transform.
         self.supports_jit = False
 
-    def call(self, images, training=False):
+    def call(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """float (b, h, w, 3) → the same shape."""
         if not training:
             return images
@@ -74,7 +74,7 @@ class RandomAffine(layers.Layer):
     def draw(self, n: int) -> dict:
         """Random arguments of `matrices` for n images, each float32 (n,)."""
 
-        def uniform(limit):
+        def uniform(limit: float) -> keras.KerasTensor:
             return keras.random.uniform((n,), -limit, limit, seed=self.generator)
 
         s = self.settings
@@ -89,7 +89,11 @@ class RandomAffine(layers.Layer):
         }
 
     @staticmethod
-    def matrices(theta, down, right, shear, zoom_y, zoom_x, mirror, height, width):
+    def matrices(
+        theta: keras.KerasTensor, down: keras.KerasTensor, right: keras.KerasTensor, shear: keras.KerasTensor,
+        zoom_y: keras.KerasTensor, zoom_x: keras.KerasTensor, mirror: keras.KerasTensor,
+        height: int | keras.KerasTensor, width: int | keras.KerasTensor,
+    ) -> keras.KerasTensor:  # fmt: skip
         """float32 (n, 8): maps a pixel of the output to its source, for ``affine_transform``.
 
         All but height and width are float32 (n,): radians, fractions of the sides, factors; mirror is -1 or 1.
@@ -106,14 +110,14 @@ class RandomAffine(layers.Layer):
         zero = ops.zeros_like(xx)
         return ops.stack([xx, xy, offset_x, yx, yy, offset_y, zero, zero], axis=1)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), **self.settings}
 
 
 class Equalize(layers.Layer):
     """Equalizes the histogram of each channel of each image, like ``cv2.equalizeHist``."""
 
-    def call(self, images, training=False):
+    def call(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """float (b, h, w, 3) in 0 … 255 → the same, rounded to integers."""
         if not training:
             return images
@@ -138,7 +142,7 @@ class RandAugment(layers.Layer):
     All twelve operations are computed for the whole batch, and each image takes one. `Augmentation` sets the seed.
     """
 
-    def __init__(self, operations: int = 2, **kwargs):
+    def __init__(self, operations: int = 2, **kwargs: object):
         super().__init__(**kwargs)
         self.operations = operations
         self.generator = keras.random.SeedGenerator()
@@ -158,11 +162,11 @@ class RandAugment(layers.Layer):
             layers.RandomSaturation((0.1, 0.65), **plain),
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         for layer in self.choices:
             layer.build(input_shape)
 
-    def call(self, images, training=False):
+    def call(self, images: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """float (b, h, w, 3) in 0 … 255 → the same."""
         if not training:
             return images
@@ -175,7 +179,7 @@ class RandAugment(layers.Layer):
             images = ops.clip(result, 0.0, 255.0)
         return images
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "operations": self.operations}
 
 
@@ -260,7 +264,7 @@ class Augmentation(layers.Layer):
     recipe : a name in `RECIPES`.
     """
 
-    def __init__(self, recipe: str, seed: int = 0, epoch: int = 0, **kwargs):
+    def __init__(self, recipe: str, seed: int = 0, epoch: int = 0, **kwargs: object):
         super().__init__(**{"dtype": "float32", **kwargs})
         if recipe not in RECIPES:
             raise KeyError(f"no recipe is called {recipe!r}; there are: {', '.join(RECIPES)}")
@@ -276,10 +280,10 @@ class Augmentation(layers.Layer):
             state.assign(ops.convert_to_tensor([int(seed), 0], dtype=state.dtype))
         self.epoch = epoch
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple | dict) -> None:
         self.change.build(input_shape["images"] if isinstance(input_shape, dict) else input_shape)
 
-    def call(self, data, training=False):
+    def call(self, data: keras.KerasTensor | dict, training: bool = False) -> keras.KerasTensor | dict:
         given = data if isinstance(data, dict) else {"images": data}
         images = ops.cast(given["images"], "float32")
         if len(images.shape) != 4 or images.shape[-1] not in (3, None):
@@ -296,7 +300,7 @@ class Augmentation(layers.Layer):
             result["images"] = ops.clip(result["images"], 0.0, 255.0)
         return result if isinstance(data, dict) else result["images"]
 
-    def _one_hot(self, data: dict):
+    def _one_hot(self, data: dict) -> keras.KerasTensor:
         labels = ops.cast(data["labels"], "float32") if "labels" in data else None
         if labels is None or len(labels.shape) != 2:
             raise ValueError(
@@ -306,7 +310,7 @@ class Augmentation(layers.Layer):
             )
         return labels
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "recipe": self.recipe.name, "seed": self.seed, "epoch": self.epoch}
 
 

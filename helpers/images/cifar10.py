@@ -9,6 +9,7 @@ import pickle
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -62,7 +63,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         ("_codecs", "encode"),
     }
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"a CIFAR batch cannot contain {module}.{name}; the file was not read")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

@@ -38,7 +38,7 @@ class ImageSet:
     groups: np.ndarray | None = None
     root: Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "paths", tuple(path if isinstance(path, Path) else Path(path) for path in self.paths))
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "labels", self._ids(self.labels, "labels"))

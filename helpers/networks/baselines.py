@@ -47,7 +47,7 @@ class Schedule:
     plateau: Plateau | None = None
     patience: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.cosine and self.plateau:
             raise ValueError("the learning rate follows either a cosine or plateaus, not both")
         if self.smoothing and not self.one_hot:

@@ -36,16 +36,18 @@ class Epochs(keras.callbacks.Callback):
     def __init__(self, task: "Task", rows: list[dict]):
         super().__init__()
         self.task, self.rows, self.epoch = task, rows, 0
+        self.seconds: float | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch, self.rate = epoch, float(self.model.optimizer.learning_rate)
         seed_layers(self.model, (self.task.seed, epoch))
         self.start, self.seconds = perf_counter(), None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict | None = None) -> None:
         self.seconds = perf_counter() - self.start
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        assert logs is not None
         seconds = self.seconds or perf_counter() - self.start
         self._check(logs["loss"], "loss")
         logs |= self.scored()
@@ -63,7 +65,7 @@ class Epochs(keras.callbacks.Callback):
             raise ValueError(f"{self.task.name}: the score of a model must be a finite number, got {value}")
         return {"score": value}
 
-    def _check(self, values, what: str) -> None:
+    def _check(self, values: float | np.ndarray, what: str) -> None:
         if not np.isfinite(values).all():
             shown = values if np.ndim(values) == 0 else "not finite"
             raise TrainingDiverged(
@@ -140,14 +142,14 @@ class Backup(keras.callbacks.Callback):
             vars(callback).update(counters)
         self.others[0].best_weights = self.best
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self._restore_counters()  # the callbacks have just reset them
         self.saved_at = perf_counter()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.start = perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.finished = self.model.stop_training or epoch + 1 == self.params["epochs"]
         self.seconds += perf_counter() - self.start
         if self.finished or perf_counter() - self.saved_at >= self.every:
@@ -169,15 +171,15 @@ class Report(keras.callbacks.Callback):
         super().__init__()
         self.backup = backup
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # Only shown on a terminal and in a notebook.
         text = f"{self.backup.name} · epoch {epoch + 1}"
         self.bar = tqdm(total=self.params["steps"], desc=text, unit="batch", leave=False, delay=5, disable=None)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.bar.update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.bar.close()
         if self.backup.finished or epoch % -(-self.params["epochs"] // 10) == 0:
             print(self.line(self.params["epochs"]))

@@ -221,5 +221,5 @@ def _four(size: tuple[int, int]) -> np.ndarray:
     return np.array([size[1], size[0]] * 2, np.float32)
 
 
-def _name(one, number: int) -> str:
+def _name(one: "openvino.Output", number: int) -> str:
     return one.get_any_name() if one.get_names() else f"number {number}"

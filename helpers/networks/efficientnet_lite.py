@@ -81,7 +81,7 @@ def efficientnet_lite(variant: int, side: int, classifier: bool = True) -> "kera
     return Model(pixels, x, name=f"efficientnet-lite{variant}")
 
 
-def preprocess_input(pixels):
+def preprocess_input(pixels: "np.ndarray | keras.KerasTensor") -> "np.ndarray | keras.KerasTensor":
     """RGB in 0 … 255 → the input of the network, -0.99 … 1."""
     return (pixels - 127.0) / 128.0
 

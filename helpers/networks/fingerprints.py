@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,13 +67,13 @@ def _settings(model: "keras.Model") -> tuple[dict, list[dict]]:
     return _nameless({"model": model.get_config(), "compile": compiled}, numbers), own
 
 
-def _numbers(model, *others) -> dict[str, str]:
+def _numbers(model: "keras.Model", *others: Any) -> dict[str, str]:
     """The name of each part → its number in the order of the layers, which is independent of names."""
     parts = [part for layer in model._flatten_layers() for part in (layer, *getattr(layer, "operations", ()))]
     return {name: f"#{number}" for number, name in enumerate(dict.fromkeys(part.name for part in (*parts, *others)))}
 
 
-def _nameless(config, numbers: dict[str, str], skipped: tuple[str, ...] = ()):
+def _nameless(config: Any, numbers: dict[str, str], skipped: tuple[str, ...] = ()) -> Any:
     """A config with numbers instead of names."""
     if isinstance(config, dict):
         return {key: _nameless(value, numbers, skipped) for key, value in config.items() if key not in skipped}
@@ -82,7 +82,7 @@ def _nameless(config, numbers: dict[str, str], skipped: tuple[str, ...] = ()):
     return numbers.get(config, config) if isinstance(config, str) else config
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     import keras
 
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else keras.saving.serialize_keras_object(value)

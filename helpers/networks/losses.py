@@ -51,7 +51,9 @@ class _PairLoss(_WithSettings, keras.losses.Loss):
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor, sample_weight: None = None
+    ) -> keras.KerasTensor:
         _no_weights(sample_weight, self.name)
         return super().__call__(y_true, y_pred)
 
@@ -68,7 +70,7 @@ class ContrastiveLoss(_PairLoss):
         super().__init__(name)
         self.margin = _number("margin", margin, above=0)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Labels (b,) or (b, 1), embeddings (b, dim) → float32 scalar."""
         positives, negatives = _pairs(y_true, y_pred)
         squares = _distances(y_pred, squared=True)
@@ -110,7 +112,7 @@ class TripletLoss(_PairLoss):
         self.seed = seed
         self._generator = keras.random.SeedGenerator(seed) if mining == "distance" else None
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Labels (b,) or (b, 1), embeddings (b, dim) → float32 scalar."""
         positives, negatives = _pairs(y_true, y_pred)
         distances = _distances(y_pred, self.squared)
@@ -131,7 +133,7 @@ class TripletLoss(_PairLoss):
         anchors = ops.logical_and(ops.any(positives, axis=1), ops.any(negatives, axis=1))
         return _mean(self._losses(positive, negative), anchors)
 
-    def _losses(self, positive, negative):
+    def _losses(self, positive: keras.KerasTensor, negative: keras.KerasTensor) -> keras.KerasTensor:
         if self.margin == "soft":
             return ops.softplus(positive - negative)
         return ops.relu(positive - negative + self.margin)
@@ -150,7 +152,7 @@ class SupConLoss(_PairLoss):
         super().__init__(name)
         self.temperature = _number("temperature", temperature, above=0)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Labels (b,) or (b, 1), embeddings (b, dim) → float32 scalar."""
         positives, negatives = _pairs(y_true, y_pred)
         vectors = _unit(y_pred)
@@ -170,18 +172,18 @@ class CosineClassifier(keras.layers.Layer):
     errors of float16.
     """
 
-    def __init__(self, n_classes: int, dtype="float32", **options):
+    def __init__(self, n_classes: int, dtype: str = "float32", **options: object):
         super().__init__(dtype=dtype, **options)
         if n_classes != int(n_classes) or n_classes < 2:
             raise ValueError(f"n_classes must be an integer of at least 2, got {n_classes!r}")
         self.n_classes = int(n_classes)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.directions = self.add_weight(
             shape=(input_shape[-1], self.n_classes), initializer="glorot_normal", name="directions"
         )
 
-    def call(self, embeddings):
+    def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:
         return ops.matmul(_unit(embeddings), _unit(self.directions, axis=0))
 
     def get_config(self) -> dict:
@@ -215,7 +217,7 @@ class MarginSoftmaxLoss(_WithSettings, keras.losses.Loss):
             raise ValueError(f"the margin of ArcFace is an angle in radians below π/2, got {margin}")
         self.scale = _number("scale", scale, above=0)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Labels (b,) or (b, 1), cosines (b, classes) → float32 (b,)."""
         labels, cosines = _labels(y_true, y_pred), ops.cast(y_pred, "float32")
         truth = ops.equal(labels[:, None], ops.arange(cosines.shape[-1], dtype="float32"))
@@ -223,7 +225,7 @@ class MarginSoftmaxLoss(_WithSettings, keras.losses.Loss):
         losses = ops.logsumexp(logits, axis=1) - ops.sum(ops.where(truth, logits, 0.0), axis=1)
         return ops.where(ops.any(truth, axis=1), losses, float("nan"))
 
-    def _with_margin(self, cosines):
+    def _with_margin(self, cosines: keras.KerasTensor) -> keras.KerasTensor:
         if self.kind == "cosface":
             return cosines - self.margin
         # The addition formula, because arccos has infinite gradients at ±1. (1 − c)(1 + c) rounds less than 1 − c².
@@ -236,13 +238,13 @@ class MarginSoftmaxLoss(_WithSettings, keras.losses.Loss):
 class _BatchMean(_WithSettings, keras.metrics.Mean):
     """The mean over the batches that have such pairs; NaN without any."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor, sample_weight: None = None) -> None:
         """Labels (b,) or (b, 1), embeddings (b, dim)."""
         _no_weights(sample_weight, self.name)
         value, exists = self.measure(y_true, y_pred)
         super().update_state(value, sample_weight=ops.cast(exists, "float32"))
 
-    def result(self):
+    def result(self) -> keras.KerasTensor:
         return ops.where(self.count > 0, super().result(), float("nan"))
 
 
@@ -259,7 +261,9 @@ class MeanDistance(_BatchMean):
         super().__init__(name=name or ("mean_distance" if pairs == "all" else f"{pairs}_distance"), dtype="float32")
         self.pairs = pairs
 
-    def measure(self, y_true, y_pred):
+    def measure(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Mean of one batch, and whether there are such pairs."""
         positives, negatives = _pairs(y_true, y_pred)
         either = ops.logical_or(positives, negatives)
@@ -278,7 +282,9 @@ class ActiveTriplets(_BatchMean):
         super().__init__(name=name, dtype="float32")
         self.margin, self.squared = _number("margin", margin), bool(squared)
 
-    def measure(self, y_true, y_pred):
+    def measure(
+        self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Share of one batch, and whether there are triplets."""
         distances = _distances(y_pred, self.squared)
         triplets = _triplets(*_pairs(y_true, y_pred))
@@ -286,7 +292,7 @@ class ActiveTriplets(_BatchMean):
         return _mean(ops.cast(active, "float32"), triplets), ops.any(triplets)
 
 
-def negative_logits(distances, negatives, dim: int):
+def negative_logits(distances: keras.KerasTensor, negatives: keras.KerasTensor, dim: int) -> keras.KerasTensor:
     """Log weights to draw negatives by distance, float32 (b, b) (Wu, Manmatha, Smola & Krähenbühl 2017).
 
     Distances of random points on a sphere in n dimensions have the density q(d) ∝ d^(n−2) · (1 − d²/4)^((n−3)/2), and
@@ -305,7 +311,7 @@ def negative_logits(distances, negatives, dim: int):
     return ops.where(near, weights, ops.where(fallback, 0.0, -FAR))
 
 
-def draw(logits, seed):
+def draw(logits: keras.KerasTensor, seed: int | keras.random.SeedGenerator) -> keras.KerasTensor:
     """Draw b times from each row: logits (b, b) → int32 (b, b), by the Gumbel-max trick.
 
     seed : an int, or a ``keras.random.SeedGenerator`` for different draws at every call.
@@ -315,7 +321,7 @@ def draw(logits, seed):
     return ops.argmax(logits[:, None, :] - ops.log(-ops.log(chances)), axis=2)
 
 
-def _labels(y_true, y_pred):
+def _labels(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
     """Labels as float32 (b,), after a check of the known shapes."""
     if len(y_pred.shape) != 2:
         raise ValueError(f"y_pred must have shape (b, dim), got {tuple(y_pred.shape)}")
@@ -329,7 +335,7 @@ def _labels(y_true, y_pred):
     return ops.cast(ops.reshape(y_true, (-1,)), "float32")
 
 
-def _pairs(y_true, y_pred):
+def _pairs(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """(positives, negatives), both bool (b, b): pairs of different images of one identity, and of two."""
     labels = _labels(y_true, y_pred)
     rows = ops.cumsum(ops.ones_like(labels))
@@ -338,19 +344,19 @@ def _pairs(y_true, y_pred):
     return ops.logical_and(other, same), ops.logical_and(other, ops.logical_not(same))
 
 
-def _triplets(positives, negatives):
+def _triplets(positives: keras.KerasTensor, negatives: keras.KerasTensor) -> keras.KerasTensor:
     """bool (b, b, b): anchor, positive, negative."""
     return ops.logical_and(positives[:, :, None], negatives[:, None, :])
 
 
-def _unit(vectors, axis: int = -1):
+def _unit(vectors: keras.KerasTensor, axis: int = -1) -> keras.KerasTensor:
     """L2-normalized float32 vectors; a zero vector stays zero, with a finite gradient."""
     vectors = ops.cast(vectors, "float32")
     squares = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     return vectors * ops.rsqrt(ops.where(squares > TINY, squares, 1.0))
 
 
-def _distances(embeddings, squared: bool = False):
+def _distances(embeddings: keras.KerasTensor, squared: bool = False) -> keras.KerasTensor:
     """Euclidean distances of the normalized embeddings, float32 (b, b), with finite gradients."""
     vectors = _unit(embeddings)
     # |a|² + |b|² − 2ab loses the digits of small distances. Centering keeps them in a batch near collapse.
@@ -360,23 +366,23 @@ def _distances(embeddings, squared: bool = False):
     return ops.relu(squares) if squared else _safe_sqrt(squares)
 
 
-def _safe_sqrt(squares):
+def _safe_sqrt(squares: keras.KerasTensor) -> keras.KerasTensor:
     """The square root; 0 with gradient 0 for tiny squares. The inner `where` avoids 0 · ∞ in the gradient."""
     positive = _above(squares, TINY)
     return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
 
 
-def _softmax(logits):
+def _softmax(logits: keras.KerasTensor) -> keras.KerasTensor:
     """Softmax of each row; ``ops.softmax`` warns about a batch of one image."""
     return ops.exp(logits - ops.logsumexp(logits, axis=1, keepdims=True))
 
 
-def _above(values, bound: float):
+def _above(values: keras.KerasTensor, bound: float) -> keras.KerasTensor:
     """values > bound, and true for NaN, so that a diverged network does not look like a loss of 0."""
     return ops.logical_not(values <= bound)
 
 
-def _mean(values, counted):
+def _mean(values: keras.KerasTensor, counted: keras.KerasTensor) -> keras.KerasTensor:
     """The mean of the values that count; exactly 0, with gradient 0, if there are none."""
     number = ops.sum(ops.cast(counted, "float32"))
     return ops.sum(ops.where(counted, values, 0.0)) / ops.maximum(number, 1.0)
@@ -391,6 +397,6 @@ def _number(what: str, value: object, above: float | None = None) -> float:
     return number
 
 
-def _no_weights(sample_weight, name: str) -> None:
+def _no_weights(sample_weight: object, name: str) -> None:
     if sample_weight is not None:
         raise ValueError(f"{name} counts pairs, not images: it does not support sample or class weights")

@@ -42,7 +42,7 @@ class Plateau:
     patience: int = 3
     lowest: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.factor < 1 or self.patience < 1 or self.lowest < 0:
             raise ValueError(f"a plateau needs 0 < factor < 1, patience ≥ 1 and lowest ≥ 0, got {self}")
 

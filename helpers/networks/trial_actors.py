@@ -1,5 +1,7 @@
 """The process of Ray Tune that trains the trials of a search, one after the other."""
 
+from typing import Any
+
 from helpers import extras
 from helpers.networks.trials import Trial, Trials
 
@@ -40,5 +42,5 @@ class Completed(tune.Callback):
     def __init__(self) -> None:
         self.numbers: set[int] = set()
 
-    def on_trial_complete(self, iteration: int, trials: list, trial, **info) -> None:
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: object) -> None:
         self.numbers.add(trial.config["number"])

@@ -234,7 +234,10 @@ def expected_best(scores: Sequence[float], count: int) -> float:
     return float(np.dot(np.sort(scores), ways) / comb(len(scores), count))
 
 
-def _check(train, validation, epochs, grace_period, reduction_factor, batch_size, workers) -> None:
+def _check(
+    train: Data, validation: Data, epochs: int, grace_period: int | None, reduction_factor: int, batch_size: int,
+    workers: int,
+) -> None:  # fmt: skip
     if min(epochs, batch_size, workers) < 1:
         raise ValueError(f"epochs, batch_size and workers must be at least 1, got {epochs}, {batch_size} and {workers}")
     if reduction_factor < 2 or not 1 <= (1 if grace_period is None else grace_period) <= epochs:

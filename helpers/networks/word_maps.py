@@ -24,7 +24,7 @@ class HingeRankLoss(keras.losses.Loss):
             raise ValueError(f"margin must be positive, got {margin}")
         self.targets, self.margin = np.asarray(targets, np.float32), margin
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Labels (b,) or (b, 1), vectors (b, dim) → float32 (b,)."""
         scores = ops.matmul(ops.normalize(y_pred, axis=-1), ops.transpose(ops.convert_to_tensor(self.targets)))
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
