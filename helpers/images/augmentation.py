@@ -55,7 +55,7 @@ class RandomAffine(layers.Layer):
     ):  # fmt: skip
         super().__init__(**kwargs)
         if not 0 <= zoom < 1:
-            raise ValueError(f"zoom must lie in 0 … 1 (without 1), got {zoom}")
+            raise ValueError(f"zoom must be at least 0 and less than 1, got {zoom}")
         self.settings = {"rotation": rotation, "shift": shift, "shear": shear, "zoom": zoom, "flip": flip}
         self.generator = keras.random.SeedGenerator()
         # XLA cannot compile the affine transform.
@@ -207,7 +207,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "classic", "turned by up to 40°, shifted and zoomed by up to 0.2, sheared by up to 11.5°, half mirrored",
+            "classic", "rotated by up to 40°, shifted and zoomed by up to 0.2, sheared by up to 11.5°, half mirrored",
             lambda: RandomAffine(rotation=40, shift=0.2, shear=0.2, zoom=0.2, flip=True, dtype="float32"),
             False, "Chollet 2016, Building powerful image classification models using very little data",
         ),
@@ -226,11 +226,11 @@ RECIPES = {
             False, "Zhong et al. 2020",
         ),
         Recipe(
-            "mixup", "λ · image + (1 - λ) · another, labels alike, λ from Beta(0.2, 0.2): mostly near 0 or 1",
+            "mixup", "λ · image + (1 - λ) · another, the same for labels, λ from Beta(0.2, 0.2): mostly near 0 or 1",
             lambda: layers.MixUp(0.2, dtype="float32"), True, "Zhang et al. 2018",
         ),
         Recipe(
-            "cutmix", "a box of another image pasted in, labels by area, kept area from Beta(1, 1): all alike likely",
+            "cutmix", "a box of another image pasted in, labels by area, kept area from Beta(1, 1): all equally likely",
             lambda: layers.CutMix((1.0, 1.0), dtype="float32"), True, "Yun et al. 2019",
         ),
         Recipe(
@@ -256,10 +256,10 @@ class Augmentation(layers.Layer):
     From a dict ``{"images": …, "labels": …}`` it returns a dict. Recipes that mix images (`Recipe.mixes`) need the dict
     with one-hot labels (b, classes), and return float32 labels that sum to one.
 
-    The random numbers depend on the seed, the epoch and the number of batches since `start_epoch`. Outside of a model
-    no checkpoint saves this number, so a training that can be resumed should start each epoch by its number, e.g. in a
-    ``LambdaCallback``. In ``tf.data`` map whole batches without ``num_parallel_calls``, and create a data set for each
-    epoch after `start_epoch`, because a pipeline reads ahead.
+    The random numbers depend on the seed, the epoch and the number of batches since `start_epoch`. Outside a model, no
+    checkpoint saves this number. To be able to resume a training, call `start_epoch` at the beginning of each epoch,
+    e.g. in a ``LambdaCallback``. In ``tf.data``, map whole batches without ``num_parallel_calls``, and create a data
+    set for each epoch after `start_epoch`, because a pipeline reads ahead.
 
     recipe : a name in `RECIPES`.
     """

@@ -64,7 +64,7 @@ def to_8_bit(image: Image.Image, opened: Image.Image) -> np.ndarray:
 
     Raises
     ------
-    UnknownRange : values of floating point with an unknown range.
+    UnknownRange : floating-point values with an unknown range.
     """
     tags = _tags(opened)
     values = np.asarray(image)
@@ -128,7 +128,7 @@ def _float_range(values: np.ndarray, tags: Mapping) -> tuple[float, float]:
     if white is not None and low >= -white * OVERSHOOT:
         return 0.0, white
     raise UnknownRange(
-        f"its values of floating point, {low:g} … {high:g}, have no known range. Save it with 8 or 16 bits, or with "
+        f"its floating-point values, {low:g} … {high:g}, have no known range. Save it with 8 or 16 bits, or with "
         "values of 0 … 1."
     )
 

@@ -289,7 +289,7 @@ def _unpack(archive: Path, target: Path) -> None:
         except (tarfile.FilterError, UnsafeArchive) as error:
             raise UnsafeArchive(f"{archive} was rejected: {error}. Nothing of it was unpacked.") from error
         except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError) as error:
-            raise DownloadError(f"{archive} is truncated or damaged ({error})") from error
+            raise DownloadError(f"{archive} is truncated or damaged ({error}). Move it away, or replace it.") from error
         (fresh / ".complete").touch()
         fresh.replace(target)
 
@@ -355,6 +355,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise DownloadError(
-            f"{path} cannot be written: {reason}. Free some space, or set LOOKALIKE_CACHE to a writable folder; "
-            "the bytes downloaded so far are kept."
+            f"{path} cannot be written: {reason}. Free some space and run again to resume a download, or set "
+            "LOOKALIKE_CACHE to a writable folder, where it starts again."
         ) from error

@@ -46,10 +46,10 @@ HIDDEN_FILE = SkippedKind(True, "hidden file", "hidden files")
 HIDDEN_FOLDER = SkippedKind(True, "hidden folder", "hidden folders", files=False)
 LINKED_FOLDER = SkippedKind(False, "linked folder", "linked folders", "use --follow-links", files=False)
 REPEATED_FOLDER = SkippedKind(
-    True, "linked folder", "linked folders", "their files are read at another place", files=False
+    True, "linked folder", "linked folders", "their files are read through another path", files=False
 )
-UNREADABLE_FOLDER = SkippedKind(False, "folder not readable", "folders not readable", files=False)
-UNREADABLE_FILE = SkippedKind(False, "file not readable", "files not readable")
+UNREADABLE_FOLDER = SkippedKind(False, "unreadable folder", "unreadable folders", files=False)
+UNREADABLE_FILE = SkippedKind(False, "unreadable file", "unreadable files")
 BROKEN_LINK = SkippedKind(False, "broken link", "broken links")
 SPECIAL_FILE = SkippedKind(True, "pipe, socket or device", "pipes, sockets or devices")
 NO_SUFFIX = SkippedKind(True, "file without suffix", "files without suffix", "not images")
@@ -87,7 +87,7 @@ class FolderScan:
         return all(kind.minor for kind in self.skipped)
 
     def summary(self) -> str:
-        """One line, such as "12 files: 9 images; skipped: 2 .dng (raw file …), 1 folder not readable"."""
+        """One line, such as "12 files: 9 images; skipped: 2 .dng (raw file …), 1 unreadable folder"."""
         kinds = sorted(self.skipped.items(), key=lambda item: (item[0].minor, -item[1], item[0]))
         parts = [
             f"{count:,} {kind.one if count == 1 else kind.many}" + (f" ({kind.why})" if kind.why else "")
@@ -123,7 +123,8 @@ def scan_folder(folder: str | Path, follow_links: bool = False, without: Path | 
 
     Parameters
     ----------
-    follow_links : enter linked folders, too. A folder is entered once, also if links lead to it again or form a loop.
+    follow_links : enter linked folders, too. A folder is entered only once, even if links lead to it again or form a
+        loop.
     without : a folder that is left out, such as an engine.
 
     Raises

@@ -95,7 +95,7 @@ class Layout:
 
         Raises
         ------
-        LayoutError : there are no classes, or a single one, so that every result would be right; or the split has no
+        LayoutError : there are no classes, or only one, so that every result would be correct; or the split has no
             queries, no gallery, or no common class.
         """
         if self.sides is None:
@@ -141,7 +141,7 @@ class Layout:
         if len(np.unique(self.images.labels[classed])) == 1:
             name = self.images.class_name(int(np.argmax(classed)))
             raise LayoutError(
-                f"{where} has one class only, {name}, so that every result would be right. "
+                f"{where} has only one class, {name}, so that every result would be correct. "
                 + (self._deeper(name) or remedy)
             )
 
@@ -182,7 +182,9 @@ class Layout:
         lost = self.is_query & (~np.isin(labels, in_gallery) | (labels == NO_CLASS))
         queries, gallery = _listed(self.queries), _listed(self.gallery)
         if lost.sum() == self.is_query.sum():
-            raise LayoutError(f"{queries} and {gallery} have no class in common")
+            raise LayoutError(
+                f"{queries} and {gallery} have no class in common. Give the folders of a class the same name."
+            )
         if lost.any():
             alone = [self.images.class_names[label] for label in np.unique(labels[lost]) if label != NO_CLASS]
             why = f": {gallery} does not have {_listed(alone)}" if alone else ""
@@ -259,7 +261,7 @@ def _given(images: ImageSet, train: Sequence[str | Path], test: Sequence[str | P
     queries = queries or _usual(images.name, "queries", QUERY_NAMES, tops, "--test")
     for first, second in permutations([*gallery, *queries], 2):
         if PurePosixPath(second).is_relative_to(first):
-            raise LayoutError(f"the sides {first} and {second} overlap")
+            raise LayoutError(f"the sides {first} and {second} overlap. Give folders that are not inside each other.")
     return gallery, queries
 
 

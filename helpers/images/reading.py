@@ -73,7 +73,8 @@ def read_image(
 
     Parameters
     ----------
-    max_pixels : a JPEG with more is decoded at a half, a quarter or an eighth of its size.
+    max_pixels : a JPEG with more is decoded at a half, a quarter or an eighth of its size. Other formats with more are
+        rejected.
     formats : Pillow's names of the formats to accept, by default `helpers.images.formats.readable_formats`.
     at_least : decode a JPEG at a half, a quarter or an eighth of its size while both sides stay this long. This is much
         faster, but changes feature vectors a little.

@@ -1103,7 +1103,7 @@ def test_files_next_to_the_sides_do_not_change_the_scores(here, run):
         (["split", "--test", "test/birds"], "no class in common"),
         (["split", "--images", "photos"], "--images is for protocols"),
         (["sample-leave-one-out", "--train", "photos"], "are for folders"),
-        (["deep"], "deep has one class only, train, so that every result would be right. It holds the folders birds"),
+        (["deep"], "deep has only one class, train, so that every result would be correct. It holds the folders birds"),
         (["half"], "test in half holds no images"),
     ],
 )

@@ -185,7 +185,7 @@ def test_a_network_backends_and_rerankers(here, run):
         ),
         (("photos/birds & <b>", *NAMES), BAD_INPUT, "has 8 images; a comparison needs at least 10"),
         (("alone", *NAMES), BAD_INPUT, "--known-items"),
-        (("one", *NAMES), BAD_INPUT, "has one class only, birds"),
+        (("one", *NAMES), BAD_INPUT, "has only one class, birds"),
         (("nowhere", *NAMES), BAD_INPUT, "does not exist"),
     ],
 )

@@ -188,9 +188,7 @@ def test_a_folder_and_a_file_that_are_not_readable(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folders.os, "scandir", lambda path: refused(path) if "locked" in path else scandir(path))
     monkeypatch.setattr(formats, "is_image", lambda path: refused(path) if "secret" in path else is_image(path))
-    with pytest.warns(
-        SkippedFilesWarning, match="2 files: 1 image; skipped: 2 folders not readable, 1 file not readable"
-    ):
+    with pytest.warns(SkippedFilesWarning, match="2 files: 1 image; skipped: 2 unreadable folders, 1 unreadable file"):
         assert from_folder(tmp_path).keys == ("a.jpg",)
     monkeypatch.setattr(folders.os, "scandir", refused)
     with pytest.raises(PermissionError):
@@ -246,7 +244,7 @@ def test_linked_folders_are_entered_on_request_and_once(linked):
     followed = scan_folder(linked, follow_links=True)
     assert followed.names == ("a part/y.jpg", "cats/a.jpg", "dogs/x.jpg", "one.jpg", "z/b.jpg")
     assert followed.summary() == (
-        "5 files: 5 images; skipped: 6 linked folders (their files are read at another place)"
+        "5 files: 5 images; skipped: 6 linked folders (their files are read through another path)"
     ), "cats/again, dogs/deep, dogs 2, loop, and two in z/parent"
     assert followed.is_complete and from_folder(linked, follow_links=True).class_names == (
         "a part",
