@@ -66,7 +66,7 @@ CORRECTED = Schedule(epochs=40, batch_size=20, rate=3e-3, cosine=True, one_hot=T
 def student_faces(n_classes: int, size: int = 250, seed: int = 0) -> "keras.Model":
     """Convolutions of 32, 64 and 128 channels (3 × 3, valid, ReLU), each pooled 2 × 2; flatten; softmax.
 
-    At 250 × 250 the embedding has 107 648 dimensions (29 × 29 × 128), so all but 93 248 of the network's parameters are
+    At 250 × 250 the embedding has 107,648 dimensions (29 × 29 × 128), so all but 93,248 of the network's parameters are
     in its classifier.
     """
     if size < 22:

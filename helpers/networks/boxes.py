@@ -7,7 +7,7 @@ NMS_IOU = 0.5
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of each box with each other one: (n, 4) and (m, 4) → float64 (n, m).
+    """Intersection over union of each first box with each second box: (n, 4) and (m, 4) → float64 (n, m).
 
     Boxes are x, y, width, height. Two boxes without area have an IoU of 0.
 

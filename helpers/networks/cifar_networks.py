@@ -46,7 +46,8 @@ def fully_connected(
 ) -> "keras.Model":
     """Dense layers of equal size with ReLU, each followed by dropout; softmax. The embedding is the last dense layer.
 
-    layers : number of dense layers before the classifier, at least 1. units : of each. dropout : rate, 0 … < 1.
+    layers : number of dense layers before the classifier, at least 1. units : of each.
+    dropout : rate, at least 0 and less than 1.
     """
     import keras
 
@@ -65,7 +66,7 @@ def small_cnn(*, layers: int = 3, units: int = 32, dropout: float = 0.3, classes
     is the embedding; dropout; softmax.
 
     layers : number of convolutions, 1 … 5. units : channels of the first; each other has twice those of the one before.
-    dropout : rate, 0 … < 1.
+    dropout : rate, at least 0 and less than 1.
     """
     import keras
 
@@ -87,7 +88,7 @@ def alexnet(*, units: int = 4096, dropout: float = 0.5, classes: int = CLASSES) 
     Changed for 32 × 32 pixels: the first convolution is 5 × 5 with stride 1, not 11 × 11 with stride 4. Batch
     normalization replaces the local response normalization, which Keras does not have. There are no groups.
 
-    units : of each dense layer. dropout : rate after each dense layer, 0 … < 1.
+    units : of each dense layer. dropout : rate after each dense layer, at least 0 and less than 1.
     """
     import keras
 
@@ -107,7 +108,7 @@ def vgg16(*, units: int = 512, dropout: float = 0.5, classes: int = CLASSES) -> 
     Changed for 32 × 32 pixels, after Liu & Deng: batch normalization after each convolution, because the network does
     not train from scratch without it; dense layers of 512 instead of 4,096 units.
 
-    units : of each dense layer. dropout : rate after each dense layer, 0 … < 1.
+    units : of each dense layer. dropout : rate after each dense layer, at least 0 and less than 1.
     """
     import keras
 
@@ -128,7 +129,7 @@ def inception_v1(*, dropout: float = 0.4, classes: int = CLASSES) -> "keras.Mode
     poolings, which divide an image's size by 8. Batch normalization follows each convolution. The two auxiliary
     classifiers are left out.
 
-    dropout : rate before the classifier, 0 … < 1.
+    dropout : rate before the classifier, at least 0 and less than 1.
     """
     import keras
 
@@ -165,7 +166,7 @@ def _check(layers: int, units: int, dropout: float) -> None:
     if layers < 1 or units < 1:
         raise ValueError(f"a network needs at least 1 layer and 1 unit, got layers={layers} and units={units}")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a rate of 0 … less than 1, got {dropout}")
+        raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
 
 
 def _convolution(x: "keras.KerasTensor", channels: int, kernel: int) -> "keras.KerasTensor":

@@ -1,7 +1,7 @@
 """Keras networks compiled by OpenVINO for the CPU, and used after their output was compared with Keras's.
 
-The compiled graph includes preprocessing, so its input are pixels. Images are computed one by one, several at a time.
-On a CPU this is as fast as batches, and the output for an image does not depend on other images.
+The compiled graph includes preprocessing, so its input is pixels. Each image is computed alone, and several in
+parallel. On a CPU this is as fast as batches, and the output for an image does not depend on other images.
 
 If the outputs differ, Keras computes. This happens with random weights: the activations of EfficientNetV2L grow to 1e9,
 and rounding errors change the vector (cosine 0.7). Keras's own output then differs as much between batches. After its
@@ -90,7 +90,7 @@ class KerasNetwork:
 
         self.graph = step.get_concrete_function()
         self.size = size
-        # The graph does not keep the weights in memory.
+        # Without the model, its weights would be freed, because the graph does not keep them.
         self._model = model
 
     def __call__(self, pixels: np.ndarray) -> Output:
@@ -109,7 +109,7 @@ class CompiledNetwork:
     """A network that OpenVINO computes on all cores, several images at the same time. Raises `PrecisionUnavailable`.
 
     graph : its input is uint8 (1, height, width, 3).
-    single : compute an image that is given alone on all cores. On two cores, this takes about half the time. The
+    single : compute a single image on all cores. On two cores, this takes about half the time. The
         network is compiled twice, which takes the memory of its weights again.
     """
 
@@ -350,7 +350,11 @@ def _cached(
                 graph = _graph(reference, name)
                 _write(folder, graph, key)
     except OSError as error:
-        warnings.warn(f"{folder} cannot be written ({error}): {name} is compiled, but not cached.", stacklevel=4)
+        warnings.warn(
+            f"{folder} cannot be written ({error}): {name} is compiled, but not cached. Free some space, or set "
+            "LOOKALIKE_CACHE to a writable folder.",
+            stacklevel=4,
+        )
     return _graph(reference, name) if graph is None else graph
 
 

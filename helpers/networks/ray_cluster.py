@@ -29,7 +29,7 @@ ONE_THREAD = dict.fromkeys(
 
 @contextmanager
 def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
-    """Start or connect to Ray for several calls that need it, and stop or disconnect afterwards.
+    """Start Ray, or connect to it, for several calls that need it; stop it or disconnect afterwards.
 
     workers : number of CPUs of a cluster on this computer, which may exceed the real number.
     """
@@ -62,10 +62,10 @@ def cluster(workers: int = 2, address: str | None = None) -> Iterator[None]:
 
 
 def _start_slowly(start: Callable[[], object]) -> None:
-    """Start a local cluster, again if the computer is so busy that Ray's processes need more than its 30 seconds.
+    """Start a local cluster, and try again if the computer is so busy that this takes more than Ray's 30 seconds.
 
-    Its first start after an installation also compiles its modules, which later ones read. Raises RuntimeError: no
-    start was fast enough.
+    The first start after an installation also compiles Ray's modules, which later starts read. Raises RuntimeError if
+    no start was fast enough.
     """
     import ray
 
@@ -80,8 +80,8 @@ def _start_slowly(start: Callable[[], object]) -> None:
         else:
             return
     raise RuntimeError(
-        f"Ray did not start within 30 seconds, {STARTS} times. The computer is too busy: wait until other programs "
-        "have ended, and try again."
+        f"Ray did not start within 30 seconds in {STARTS} attempts, because the computer is too busy. Wait until other "
+        "programs have ended, and try again."
     ) from last
 
 

@@ -1,6 +1,6 @@
 """Batches of P identities with K images each, for losses over pairs (Hermans, Beyer & Leibe 2017).
 
-Random batches rarely contain positive pairs: 32 random images of 1000 people hardly show the same person twice.
+Random batches contain few positive pairs: 32 random images of 1,000 people have half a pair on average.
 """
 
 import numpy as np

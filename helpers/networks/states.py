@@ -27,8 +27,8 @@ def write(path: Path, state: dict, **arrays: Sequence[np.ndarray]) -> None:
         write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **content))
     except OSError as error:
         raise TrainingStateError(
-            f"{path} cannot be written ({error}); the previous state is still there. Free some space, or "
-            "use another disk (LOOKALIKE_CACHE), and repeat the call to resume"
+            f"{path} cannot be written ({error}); the previous state is still there. Free some space and repeat the "
+            "call to resume, or set LOOKALIKE_CACHE to a folder on another disk, where the training starts again."
         ) from error
 
 
@@ -39,7 +39,7 @@ def read(path: Path, *kinds: str) -> tuple[dict, list[list[np.ndarray]]]:
             state = json.loads(saved["state"].tobytes())
             return state, [[saved[key] for key in sorted(saved.files) if key.startswith(kind)] for kind in kinds]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingStateError(f"{path} is damaged ({error}). Move it to another folder to train again") from error
+        raise TrainingStateError(f"{path} is damaged ({error}). Move it to another folder to train again.") from error
 
 
 def variables(model: "keras.Model") -> list:

@@ -23,7 +23,7 @@ def read_state_dict(content: bytes) -> dict[str, np.ndarray]:
 
     Only the classes that such a file needs are unpickled, so a file cannot run code.
 
-    content : of a file whose checksum is the expected one, so that it is not damaged.
+    content : the bytes of a file whose checksum was verified.
 
     Raises `pickle.UnpicklingError` if the file has another format.
     """

@@ -274,7 +274,9 @@ class Task:
             )
         for part, examples in (("train", self.train), ("validation", self.validation)):
             if examples is not None and one_hot is not None and examples.labels.max() >= one_hot:
-                raise ValueError(f"{name}: {part} has the label {examples.labels.max()}, but one_hot={one_hot} classes")
+                raise ValueError(
+                    f"{name}: {part} has the label {examples.labels.max()}, but one_hot={one_hot} has no such class"
+                )
         # The rate of a schedule is computed for each step and cannot be lowered.
         if self.plateau is not None and not isinstance(self.model.optimizer.learning_rate, keras.Variable):
             raise ValueError(f"{name}: the learning rate follows a schedule; use either the schedule or the plateau")

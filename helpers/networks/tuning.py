@@ -248,7 +248,8 @@ def _check(
     for name, (inputs, labels) in (("train", train), ("validation", validation)):
         if not len(inputs) or len(inputs) != len(labels):
             raise ValueError(
-                f"{name} has {len(inputs)} inputs and {len(labels)} labels; it needs equally many, at least 1"
+                f"{name} has {len(inputs)} inputs and {len(labels)} labels; it needs the same number of both, and "
+                "at least 1"
             )
 
 

@@ -98,7 +98,7 @@ def unavailable(what: str, tried: Sequence[str], remedy: str, path: Path) -> Wei
 
 @contextmanager
 def intact(path: Path) -> Iterator[dict]:
-    """The JSON file of a file of the cache. In this block, any error of reading becomes `WeightsUnavailable`."""
+    """Read the JSON file of a file of the cache. In this block, any error of reading becomes `WeightsUnavailable`."""
     try:
         yield json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def classifier(name: str) -> "keras.Model":
     """The whole network: float32 (b, s, s, 3), preprocessed → (b, 1000) probabilities of ImageNet's classes."""
-    # First, so that their absence is reported before seconds pass.
+    # First, so that missing weights are reported before the network is built, which takes seconds.
     trained = weights.arrays(name)
     model = specs.architecture(name)
     model.set_weights(trained)

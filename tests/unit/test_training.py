@@ -585,7 +585,7 @@ def test_results_depend_on_the_seed(monkeypatch, tmp_path):
 
 def test_one_hot_labels_need_a_number_for_each_class():
     train = examples.arrays(np.zeros((32, 4, 4, 3), np.uint8), LABELS)
-    with pytest.raises(ValueError, match="t: train has the label 3, but one_hot=3 classes"):
+    with pytest.raises(ValueError, match="t: train has the label 3, but one_hot=3 has no such class"):
         fit(on_pixels(), train, one_hot=3)
     assert np.isfinite(fit(on_pixels(), train, epochs=1, one_hot=4).table["loss"]).all()
 
