@@ -10,7 +10,7 @@ from helpers.features.extractor import FeatureExtractor
 
 class _ByOpenCV(FeatureExtractor):
     def prepare(self) -> None:
-        """Import OpenCV, so that the rate excludes it."""
+        """Import OpenCV, so that the rate excludes the import."""
         import cv2  # noqa: F401
 
 
@@ -105,7 +105,9 @@ class Hog(_ByOpenCV):
         import cv2
 
         if cell < 1 or size % cell or size < 2 * cell:
-            raise ValueError(f"cell must divide size at least twice, got cell={cell} and size={size}")
+            raise ValueError(
+                f"size must be a multiple of cell, and at least twice as large; got cell={cell} and size={size}"
+            )
         self.name = "hog"
         self.size = size
         side = (size, size)

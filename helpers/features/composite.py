@@ -16,7 +16,10 @@ from helpers.vectors import l2_normalize
 
 
 class Wrapper(FeatureExtractor):
-    """Base class of an extractor around another one, ``of``, with the same input and the same dimension."""
+    """Base class of an extractor around another one, ``of``, with the same input.
+
+    The dimension is the same, too, except for `Projected`.
+    """
 
     def __init__(self, of: FeatureExtractor):
         self.of = of

@@ -189,8 +189,8 @@ class _Run:
         except reading.UnreadableImage:
             return
         raise RuntimeError(
-            f"a worker could not read an image that this process can: {problem} Every worker must see the images under "
-            "the same paths; with several computers, put them on a shared file system."
+            f"a worker could not read an image that this process can read: {problem} Every worker must see the images "
+            "under the same paths. With several computers, put the images on a shared file system."
         )
 
 

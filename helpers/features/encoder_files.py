@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict:
 
 
 def files_hash(folder: Path, files: Iterable[Path]) -> str:
-    """Hash of the names and contents of those of the files that exist; unchanged files are not read again."""
+    """Hash of the names and contents of the files that exist; unchanged files are not read again."""
     found = sorted(path for path in set(files) if path.is_file())
     digest = hashlib.sha256()
     for path, content in zip(found, content_hashes(found), strict=True):

@@ -22,8 +22,8 @@ from helpers.vectors import l2_normalize
 class FeatureExtractor(ABC):
     """Base class of everything that turns images into feature vectors, from color histograms to ResNet152.
 
-    A subclass sets the attributes and implements `compute`. Wrappers use the public methods: `preprocess` and `embed`
-    for single images and batches, `iter_batches` for files, and `extract` and `extract_arrays`, which cache.
+    A subclass sets the attributes and implements `compute`. Wrappers use the public methods: `preprocess` for
+    single images, `embed` for batches, `iter_batches` for files, and `extract` and `extract_arrays`, which use a cache.
 
     Attributes
     ----------
@@ -129,10 +129,10 @@ class FeatureExtractor(ABC):
     ) -> np.ndarray:
         """Extract the vectors of a set of images: float32 (n, dim), row *i* from image *i*.
 
-        Each batch is stored on disk by the content of its images. A call after an interruption continues there, and a
-        second call computes nothing and reads only files that have changed (see `content_hashes`). An image that
-        cannot be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` lists these images. With
-        ``strict``, the first one raises `UnreadableImage`.
+        Each batch is stored on disk by the content of its images. A call after an interruption continues where it
+        stopped, and a second call computes nothing and reads only files that have changed (see `content_hashes`). An
+        image that cannot be read gets a row of NaN, which no index accepts; one `UnreadableImageWarning` lists these
+        images. With ``strict``, the first one raises `UnreadableImage`.
         """
         failures: list[reading.UnreadableImage] = []
         compute = partial(self._with_progress, images, strict=strict, progress=progress, failures=failures)

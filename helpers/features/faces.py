@@ -27,7 +27,7 @@ from helpers.networks.compiled import CompiledNetwork
 from helpers.networks.face_network import DIM, SIZE, face_network
 from helpers.networks.weights import WeightsUnavailable
 
-#: Checksums of the two files, because another model would change the vectors.
+#: The two files and their checksums; another model would change the vectors.
 LANDMARKS_FILE = "shape_predictor_5_face_landmarks.dat"
 NETWORK_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 SHA256 = {
@@ -133,8 +133,8 @@ class FaceExtractor(FeatureExtractor):
     `NoFaceWarning` per call of ``extract`` lists these images, and `without_face` finds them later. If dlib or its
     models are missing or damaged, `WeightsUnavailable` is raised.
 
-    size : side in pixels of the square to which the image is padded. 500 finds faces from a twelfth of the side; 250
-        finds faces from a sixth of it, in about a seventh less time. On LFW and AT&T, whose faces are large, the
+    size : side in pixels of the square to which the image is padded. 500 finds faces of at least a twelfth of the
+        side, 250 those of at least a sixth, in about a seventh less time. On LFW and AT&T, whose faces are large, the
         results differ in an image or two.
     several : rule for several faces, see `choose`.
     normalize : whether to normalize the vectors. dlib's documentation compares raw ones by Euclidean distance, with a

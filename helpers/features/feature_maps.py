@@ -45,9 +45,9 @@ def feature_maps(
     """Compute the trunk's feature maps: float16 (n, h, w, channels), memory-mapped and read-only.
 
     The maps are stored under ``maps/`` in the cache by the images' content, the trunk (weights and size) and the resize
-    rule. A call after an interruption continues there, and maps of images in earlier sets are copied. ResNet50 at
-    224 × 224 takes 401 kB per image. With float16 (11 bits), the tail's vectors differ by less than 1e-3 in cosine
-    distance.
+    rule. A call after an interruption continues where it stopped, and maps of images in earlier sets are copied.
+    ResNet50 at 224 × 224 takes 401 kB per image. With float16 (11 bits), the tail's vectors differ by less than 1e-3 in
+    cosine distance.
 
     Raises `FeatureMapError`, and `UnreadableImage` if an image cannot be read; `reading.readable` drops such images.
     """
@@ -74,8 +74,9 @@ def feature_maps(
             raise
         except OSError as error:
             raise FeatureMapError(
-                f"{part} can't be written ({error}): it needs {needed:,} bytes. Free some space, or set "
-                "LOOKALIKE_CACHE to a folder on another disk, and run again: what was computed is kept."
+                f"{part} can't be written ({error}): it needs {needed:,} bytes. Free some space and run "
+                "again to continue, or set LOOKALIKE_CACHE to a folder on another disk, where the computation starts "
+                "again."
             ) from error
     if path.stat().st_size != needed:
         raise FeatureMapError(

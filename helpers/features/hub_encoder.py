@@ -120,7 +120,7 @@ class HubExtractor(DeepExtractor):
             except (KeyError, TypeError) as error:
                 raise EncoderError(
                     f"{self.folder / CONFIG_FILE} has no hidden_dim of the vision encoder. Save the backbone and its "
-                    "preprocessor again by save_to_preset."
+                    "preprocessor again with save_to_preset."
                 ) from error
         found = config.get("projection_dim", config.get("hidden_dim"))
         if isinstance(found, int):
@@ -170,7 +170,10 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
     def __init__(self, place: str | Path, batch_size: int = 32, engine: str = "auto"):
         super().__init__(place, batch_size, engine)
         if not (self.folder / "tokenizer.json").is_file():
-            raise EncoderError(f"{self.folder / 'tokenizer.json'} is missing: without it the encoder cannot read text")
+            raise EncoderError(
+                f"{self.folder / 'tokenizer.json'} is missing: without it the encoder cannot read text. Save the "
+                "preprocessor with save_to_preset to this folder, too."
+            )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """See `TextEncoder.embed_text`."""
@@ -242,8 +245,9 @@ def _fetched(name: str) -> Path:
         return Path(kagglehub.model_download(known[name]["kaggle_handle"].removeprefix("kaggle://")))
     except (OSError, ValueError) as error:  # requests' and kagglehub's
         raise WeightsUnavailable(
-            f"the preset {name} cannot be fetched ({error}). Where there is an internet connection, load its backbone "
-            "and its preprocessor by from_preset, save both by save_to_preset to one folder, and use hub:FOLDER here."
+            f"the preset {name} cannot be fetched ({error}). On a computer with an internet connection, load its "
+            "backbone and its preprocessor with from_preset, and save both with save_to_preset to one folder. Copy it "
+            "to this computer, and use hub:FOLDER."
         ) from error
 
 
@@ -260,8 +264,8 @@ def _config(folder: Path) -> tuple[str, Mapping]:
     # Keras would import any module that a configuration names.
     if not str(found.get("module", "")).startswith("keras_hub.") or not isinstance(found.get("config"), dict):
         raise EncoderError(
-            f"{folder / CONFIG_FILE} is not that of a backbone of KerasHub. Save the backbone and its preprocessor by "
-            "save_to_preset; a folder of ONNX files is opened as onnx:FOLDER."
+            f"{folder / CONFIG_FILE} is not the configuration of a KerasHub backbone. Save the backbone and its "
+            "preprocessor with save_to_preset; a folder of ONNX files is opened as onnx:FOLDER."
         )
     return str(found.get("class_name")), found["config"]
 
@@ -287,7 +291,7 @@ def _check_size(folder: Path, name: str, config: Mapping, size: int) -> None:
 def _object(folder: Path, name: str) -> dict:
     path = folder / name
     if not path.is_file():
-        raise EncoderError(f"{path} is missing: save the backbone and its preprocessor by save_to_preset")
+        raise EncoderError(f"{path} is missing: save the backbone and its preprocessor with save_to_preset")
     return read_json(path)
 
 
@@ -295,7 +299,7 @@ def _weights(folder: Path) -> Path:
     """The file of the weights. Raises `EncoderError`."""
     found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise EncoderError(f"{folder} has no file {WEIGHT_FILES[0]}")
+        raise EncoderError(f"{folder} has no file {WEIGHT_FILES[0]}. Save the backbone with save_to_preset.")
     return found
 
 

@@ -40,7 +40,7 @@ PROCESSORS: dict[str, dict] = {
     "ConvNext": {**_SQUARE, "size": {"shortest_edge": 384}, "crop_pct": 224 / 256, **_HALF},
 }  # fmt: skip
 
-#: ConvNext's processor crops below this size, and squashes from it on.
+#: ConvNext's processor resizes and crops below this size, and squashes at this size and above.
 _CONVNEXT_SQUASHED = 384
 
 

@@ -304,8 +304,8 @@ def extract_files(
 ) -> Iterator[tuple[list[int], list[Keypoints], int]]:  # fmt: skip
     """Extract the keypoints of files in batches, on all cores, and store them by the files' content.
 
-    Each batch is stored before it is returned, so a call after an interruption continues there. Yields rows of
-    ``files``, their keypoints, and the number of images that were not in the store.
+    Each batch is stored before it is returned, so a call after an interruption continues where it stopped. Yields rows
+    of ``files``, their keypoints, and the number of images that were not in the store.
 
     prepare : function of the pixels before extraction. Its keywords are the settings of the `KeypointStore`.
     failures : collects the errors of files that cannot be read; with ``strict``, the first one is raised.
@@ -368,7 +368,7 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
     if query.kind != gallery.kind:
         raise ValueError(f"{query.kind} and {gallery.kind} descriptors can't be compared")
     if ratio is not None and not 0 < ratio <= 1:
-        raise ValueError(f"the ratio must lie in (0, 1], got {ratio}")
+        raise ValueError(f"the ratio must be above 0 and at most 1, got {ratio}")
     if not len(query) or not len(gallery):
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING if query.descriptors.dtype == np.uint8 else cv2.NORM_L2)

@@ -65,7 +65,9 @@ class OnnxExtractor(DeepExtractor):
         self._image_file = _first(self.folder, IMAGE_FILES)
         processor = self.folder / PROCESSOR_FILE
         if not processor.is_file():
-            raise EncoderError(f"{processor} is missing: it says how images are resized and normalized")
+            raise EncoderError(
+                f"{processor} is missing: it says how images are resized and normalized. Download it, too."
+            )
         self._processor = load_processor(processor)
         self.size, self.resize_rule = self._processor.size, "encoder"
         self._config = read_json(self.folder / "config.json")
@@ -118,7 +120,8 @@ class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
         if text.shape != (self.dim,) or text.output != PAIRED[self._output]:
             raise EncoderError(
                 f"{self.folder}: the image model gives {self._output} of {self.dim} numbers, the text model "
-                f"{text.output} of {' × '.join(map(str, text.shape))}. They are not of the same encoder."
+                f"{text.output} of {' × '.join(map(str, text.shape))}. They are not of the same encoder. Download "
+                "both again from one repository."
             )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:

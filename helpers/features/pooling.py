@@ -75,9 +75,9 @@ def rmac(maps: np.ndarray, levels: int = RMAC_LEVELS) -> np.ndarray:
 
 
 def cell_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The share of each cell of a map that is inside of each box: float32 (n, height, width), in 0 … 1.
+    """The share of each cell of a map that is inside each box: float32 (n, height, width), in 0 … 1.
 
-    boxes : floating (n, 4): x, y, width, height in cells. A ValueError if one has no area inside of the map.
+    boxes : floating (n, 4): x, y, width, height in cells. Raises ValueError if one has no area inside the map.
     """
     low = np.asarray(boxes, np.float64).reshape(-1, 4)[:, :2]
     high = low + np.asarray(boxes, np.float64).reshape(-1, 4)[:, 2:]
@@ -86,14 +86,14 @@ def cell_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         for axis, cells in enumerate((np.arange(width), np.arange(height)))
     )
     if not (columns.any(axis=1) & rows.any(axis=1)).all():
-        raise ValueError(f"a box has no area inside of the map of {width} × {height} cells")
+        raise ValueError(f"a box has no area inside the map of {width} × {height} cells")
     return (rows[:, :, None] * columns[:, None, :]).astype(np.float32)
 
 
 def pool_boxes(one: np.ndarray, boxes: np.ndarray, pooling: str) -> np.ndarray:
     """Pool a map (h, w, channels) in boxes: float32 (n, channels). This is RoI pooling with exact fractional edges.
 
-    A cell counts by its share inside of the box. For the maximum, every cell counts of which more than a millionth is
+    A cell counts by its share inside the box. For the maximum, every cell counts of which more than a millionth is
     inside, or, in a smaller box, the cell with the largest share.
 
     Parameters

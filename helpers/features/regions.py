@@ -47,10 +47,10 @@ SHORTEST = 16
 #: good although its class is wrong. Chosen on scenes that `data/make_scenes.py` draws with another seed: 0.05 had a
 #: better mAP than 0.1, 0.2, 0.3 and 0.5.
 REGION_THRESHOLD = 0.05
-#: Side in pixels of the pretrained detector's input for regions, for which it takes two fifths of the time of the 300
-#: pixels of `detect`. Most things have none of its classes, and a smaller input puts more boxes around them: on 900
-#: scenes that `data/make_scenes.py` draws with three other seeds, the mAP of objects under a quarter is 0.429 and not
-#: 0.415. Objects of its classes are found less often, in 0.88 instead of 0.96 of photographs of four classes.
+#: Side in pixels of the pretrained detector's input for regions. It takes two fifths of the time of the 300 pixels of
+#: `detect`. Most things have none of its classes, and a smaller input puts more boxes around them: on 900 scenes that
+#: `data/make_scenes.py` draws with three other seeds, the mAP of objects under a quarter is 0.429 instead of 0.415.
+#: Objects of its classes are found less often, in 0.88 instead of 0.96 of photographs of four classes.
 REGION_INPUT = 160
 #: Maximum number of regions of an image that come from a detector. With 30, the mAP of these scenes is 0.429 instead of
 #: 0.419, from a third more vectors.
@@ -342,13 +342,15 @@ def propose(image: np.ndarray | Image.Image, limit: int = PROPOSALS) -> np.ndarr
 def grid(width: int, height: int, levels: int = GRID_LEVELS, overlap: float = GRID_OVERLAP) -> np.ndarray:
     """Fixed boxes of an image: 1 × 1, 2 × 2, … levels × levels equal ones, which cover it: float32 (n, 4).
 
-    overlap : of neighbors of a level, relative to their side, in 0 … 1 without 1.
+    overlap : of neighbors of a level, relative to their side, at least 0 and less than 1.
 
     >>> grid(100, 50, levels=2, overlap=0).tolist()[1:3]
     [[0.0, 0.0, 50.0, 25.0], [50.0, 0.0, 50.0, 25.0]]
     """
     if levels < 1 or not 0 <= overlap < 1:
-        raise ValueError(f"levels must be at least 1 and overlap from 0 to below 1, got {levels} and {overlap}")
+        raise ValueError(
+            f"levels must be at least 1 and overlap at least 0 and less than 1, got {levels} and {overlap}"
+        )
     found = []
     for level in range(1, levels + 1):
         # The sides of a level, minus its overlaps, add up to the image's.

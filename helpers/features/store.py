@@ -122,7 +122,8 @@ class BlobStore:
     def _failed(self, error: Exception) -> VectorStoreError:
         return VectorStoreError(
             f"{self.path} can't be written: {error}. What was stored before is kept. "
-            "Free some space, or set LOOKALIKE_CACHE to a folder with more, and run again to continue."
+            "Free some space and run again to continue, or set LOOKALIKE_CACHE to a folder with more space, where the "
+            "computation starts again."
         )
 
     def _select(self, columns: str, images: Iterable[bytes]) -> Iterator[tuple]:

@@ -187,7 +187,7 @@ class WordVectors:
     def _unknown(self, text: str, words: Sequence[str]) -> str:
         shown = printable(text if len(text) <= 60 else text[:59] + "…")
         if not words:
-            return f"{shown!r} contains no word"
+            return f"{shown!r} contains no word. Give at least one, such as cat."
         near = {word: self.spellings(word) for word in list(dict.fromkeys(words))[:5]}
         hints = [f"{printable(word)!r}: {', '.join(map(repr, known))}" for word, known in near.items() if known]
         hint = f" Known words with a similar spelling: {'; '.join(hints)}." if hints else ""
@@ -200,9 +200,9 @@ class WordVectors:
     ) -> list[Neighbor]:
         """The words with the highest cosine to a text or a vector (dim,), the best first.
 
-        The words of a text are no results.
+        The words of a text are left out of the results.
 
-        exclude : other words that are no results.
+        exclude : other words that are left out of the results.
         most_frequent : search only the first words of the list, which leaves out rare ones.
         """
         if isinstance(query, str):
@@ -229,7 +229,7 @@ class WordVectors:
 
         The vectors have length 1 before they are added.
 
-        exclude_inputs : whether a, b and c are no results. Without that, the result is mostly b or c itself.
+        exclude_inputs : whether a, b and c are left out of the results. Otherwise, the result is mostly b or c itself.
         """
         first, second, third = (self.phrase(text) for text in (a, b, c))
         units = l2_normalize(np.stack([first.vector, second.vector, third.vector]))

@@ -75,6 +75,7 @@ def warn_truncated(texts: Sequence[str], counts: Sequence[int], length: int) -> 
     cut = [(text, count) for text, count in zip(texts, counts, strict=True) if count > length]
     if cut:
         named = ", ".join(f"{text[:40]!r} ({count} tokens)" for text, count in cut[:10])
-        message = f"the encoder reads the first {length} tokens of a text; the rest was ignored of {named}"
+        more = f", … and {len(cut) - 10} more" if len(cut) > 10 else ""
+        message = f"the encoder only reads the first {length} tokens of a text; it ignored the rest of {named}{more}"
         # Called by the tokenizer of `embed_text`.
         warnings.warn(message, TruncatedTextWarning, stacklevel=4)

@@ -39,11 +39,14 @@ class TextTokenizer:
         folder = Path(folder)
         path = folder / FILES[0]
         if not path.is_file():
-            raise EncoderError(f"{path} is missing: without it the encoder cannot read text")
+            raise EncoderError(f"{path} is missing: without it the encoder cannot read text. Download it, too.")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises this class itself
-            raise EncoderError(f"{path} is damaged, or of a newer version: {error}") from error
+            raise EncoderError(
+                f"{path} is damaged, or of a newer version: {error}. Download it again, or update the package "
+                "tokenizers."
+            ) from error
         configs = [read_json(folder / name) for name in FILES[1:]]
         self.length = length or self._context_length(*configs)
         self._tokenizer.enable_padding(length=self.length, pad_id=self._pad_id(*configs))
@@ -71,8 +74,8 @@ class TextTokenizer:
             if isinstance(length, int) and 0 < length < _NO_LIMIT:
                 return length
         raise EncoderError(
-            "no file of the encoder has its context length: max_position_embeddings in config.json, or "
-            "model_max_length in tokenizer_config.json"
+            "no file of the encoder has its context length. Add max_position_embeddings to text_config in config.json, "
+            "or model_max_length to tokenizer_config.json."
         )
 
     def _pad_id(self, tokenizer: Mapping, special: Mapping, config: Mapping) -> int:
@@ -90,4 +93,4 @@ class TextTokenizer:
         for part in (config.get("text_config") or {}, config):
             if isinstance(part.get("pad_token_id"), int):
                 return part["pad_token_id"]
-        raise EncoderError("no file of the encoder has its padding token: pad_token in tokenizer_config.json")
+        raise EncoderError("no file of the encoder has its padding token. Add pad_token to tokenizer_config.json.")

@@ -29,7 +29,7 @@ class NoKeypointsWarning(UserWarning):
 
 
 def word_counts(descriptors: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Count the descriptors whose nearest word is each word: float32 (k,).
+    """The number of descriptors that are nearest to each word: float32 (k,).
 
     descriptors : float (n, width), as `helpers.features.keypoints.extract` gives them.
     """
@@ -144,7 +144,7 @@ class VisualWords(FeatureExtractor):
             self.settings["words a descriptor"] = SOFT_WORDS
 
     def prepare(self) -> None:
-        """Import the libraries, so that the rate excludes it."""
+        """Import the libraries, so that the rate excludes the imports."""
         import cv2  # noqa: F401
         import joblib  # noqa: F401
         import threadpoolctl  # noqa: F401

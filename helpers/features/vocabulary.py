@@ -1,4 +1,4 @@
-"""Vocabularies of visual words: typical descriptors, learned by k-means from images that are no queries.
+"""Vocabularies of visual words: typical descriptors, learned by k-means from images that are not queries.
 
 Descriptors are projected onto their principal components (Jégou & Chum 2012) and clustered by mini-batch k-means
 (Sculley 2010). A random sample of fixed size is drawn while the images stream, so memory does not grow with their
@@ -164,7 +164,7 @@ class Vocabulary:
         path = Path(path)
         if not path.is_file():
             raise VocabularyUnavailable(
-                f"there is no vocabulary at {path}. Learn one from images that are no queries: "
+                f"there is no vocabulary at {path}. Learn one from images that are not queries: "
                 f"helpers.features.vocabulary.learn(images, words=…).save({str(path)!r})"
             )
         try:
@@ -187,7 +187,7 @@ def shipped(words: int) -> Vocabulary:
         sizes = sorted(int(file.stem.split("-")[1]) for file in path.parent.glob("rootsift-*.npz"))
         raise VocabularyUnavailable(
             f"there is no vocabulary of {words} words, only of {', '.join(map(str, sizes)) or 'none'}. "
-            "Learn one from images that are no queries: helpers.features.vocabulary.learn(images, words=…)"
+            "Learn one from images that are not queries: helpers.features.vocabulary.learn(images, words=…)"
         )
     return Vocabulary.load(path)
 

@@ -84,7 +84,7 @@ class Conse(WordSpace):
         if probabilities.ndim != 2 or probabilities.shape[1] != len(self.class_names):
             raise ValueError(
                 f"ConSE needs the probabilities of {len(self.class_names)} classes, shape (n, {len(self.class_names)}),"
-                f" got {probabilities.shape}. Extract them by ClassScores"
+                f" got {probabilities.shape}. Extract them with `ClassScores`."
             )
         read = ~np.isnan(probabilities).any(axis=1)
         if not ((probabilities[read] >= 0) & np.isfinite(probabilities[read])).all():

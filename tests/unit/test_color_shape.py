@@ -73,7 +73,9 @@ def test_bad_settings_are_refused():
         ColorHistogram(space="cmyk")
     with pytest.raises(ValueError, match="gray has 1 channels, got 3"):
         ColorHistogram((2, 2, 2), space="gray")
-    with pytest.raises(ValueError, match="cell must divide size at least twice, got cell=24 and size=128"):
+    with pytest.raises(
+        ValueError, match="size must be a multiple of cell, and at least twice as large; got cell=24 and size=128"
+    ):
         Hog(cell=24)
 
 

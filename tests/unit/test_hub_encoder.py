@@ -305,7 +305,7 @@ def test_weights_of_another_model(clip, pixels, tmp_path):
 
 def test_a_folder_that_is_no_preset(clip):
     change(clip / "config.json", "module", value="os")
-    with pytest.raises(EncoderError, match="not that of a backbone of KerasHub.*onnx:FOLDER"):
+    with pytest.raises(EncoderError, match="not the configuration of a KerasHub backbone.*onnx:FOLDER"):
         open_extractor(f"hub:{clip}")
 
 

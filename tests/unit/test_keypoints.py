@@ -218,7 +218,7 @@ def test_plausible_homographies(matrix, possible):
         ),
         (
             lambda: match(fake(np.zeros((2, 128))), fake(np.zeros((2, 128))), ratio=1.5),
-            r"ratio must lie in \(0, 1\]",
+            "ratio must be above 0 and at most 1",
         ),
     ],
 )

@@ -113,7 +113,7 @@ def test_the_maximum_of_a_tiny_box_is_that_of_its_cell():
 
 
 def test_wrong_boxes_and_poolings():
-    with pytest.raises(ValueError, match="no area inside of the map of 2 × 2 cells"):
+    with pytest.raises(ValueError, match="no area inside the map of 2 × 2 cells"):
         pooling.pool_boxes(MAP[0], np.array([[0, 0, 1, 1], [2, 0, 1, 1]]), "average")
     with pytest.raises(ValueError, match="average, max, gem; got 'rmac'"):
         pooling.pool_boxes(MAP[0], np.array([[0, 0, 1, 1]]), "rmac")

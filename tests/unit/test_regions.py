@@ -132,7 +132,7 @@ def test_each_level_of_a_grid_covers_the_image(width, height, levels, overlap):
 
 @pytest.mark.parametrize(("levels", "overlap"), [(0, 0.4), (2, 1.0), (2, -0.1)])
 def test_wrong_settings_of_a_grid(levels, overlap):
-    with pytest.raises(ValueError, match="overlap from 0 to below 1"):
+    with pytest.raises(ValueError, match="overlap at least 0 and less than 1"):
         regions.grid(10, 10, levels, overlap)
 
 

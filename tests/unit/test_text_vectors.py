@@ -134,7 +134,7 @@ def test_unknown_words_are_told():
     [
         ("", "the text is empty"),
         (" \n", "the text is empty"),
-        ("?!", "'?!' contains no word"),
+        ("?!", "'?!' contains no word. Give at least one, such as cat."),
         ("dog " * 2500, "the text has 10,000 characters; at most 1,000 are allowed"),
     ],
 )
