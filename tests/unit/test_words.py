@@ -18,6 +18,7 @@ RETIRED = {
     r"queries apart|check apart": "disjoint",
     r"right answers": "relevant images, or relevance_mask",
     r"answer(?:s|ed|ing)?": "result, or response of a server",
+    r"(?:un)?answerable": "with, or without, a relevant image",
     r"(?:asks|asked|asking) (?:for|of|again)|asks|asked|asking|may ask": "query, or request",
     r"second[ -]looks?": "re-ranking",
     r"lineage": "snapshot_id",
