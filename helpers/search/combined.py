@@ -10,7 +10,7 @@ from helpers.features.text import LONGEST, TextError
 from helpers.features.text_encoder import NoTextEncoder, text_encoder
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, check_k
-from helpers.search.index.filters import Filter, union
+from helpers.search.index.filters import Filter, keep, union
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.search.rerank import feedback
 from helpers.search.word_index import GalleryWords
@@ -135,9 +135,8 @@ def search_parts(
     if held.any():
         scores[held] += l2_normalize(index.vectors(ids[held])) @ by_text
     # An image without class scores resembles no text.
-    best, of_best = best_first(ids[None], scores[None], k)
-    missing = ((0, 0), (0, k - best.shape[1]))
-    return Ranking(np.pad(best, missing, constant_values=PAD), np.pad(of_best, missing, constant_values=-np.inf))
+    best, of_best = best_first(ids[None], scores[None])
+    return Ranking(*keep(best, of_best, best != PAD, k))
 
 
 def _embedded(engine: Engine, texts: Sequence[QueryPart]) -> list[QueryPart]:

@@ -10,7 +10,7 @@ from helpers.features.regions import Regions
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.engine import Engine
 from helpers.search.index import IdSet, Index, check_k
-from helpers.search.index.filters import Filter, locate, permitted, ranges
+from helpers.search.index.filters import Filter, keep, locate, permitted, ranges
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize
@@ -180,10 +180,9 @@ def search_regions(
     if not len(ids):
         return RegionRanking(Ranking(np.full((1, k), PAD), np.full((1, k), -np.inf)), ())
     scored = _scored(engine, regions, l2_normalize(queries), ids)
-    best_ids, scores = best_first(ids[None], np.array([[score for score, _ in scored]]), k)
-    padding = ((0, 0), (0, k - best_ids.shape[1]))
-    ranking = Ranking(np.pad(best_ids, padding, constant_values=PAD), np.pad(scores, padding, constant_values=-np.inf))
-    return RegionRanking(ranking, tuple(scored[row][1] for row in np.searchsorted(ids, best_ids[0])))
+    best, scores = best_first(ids[None], np.array([[score for score, _ in scored]]), k)
+    matches = tuple(scored[row][1] for row in np.searchsorted(ids, best[0]))
+    return RegionRanking(Ranking(*keep(best, scores, best != PAD, k)), matches)
 
 
 def check_cosines(engine: Engine) -> None:

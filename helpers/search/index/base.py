@@ -13,16 +13,14 @@ from numpy.typing import ArrayLike
 
 from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_held, check_k, name_ids
 from helpers.search.index.factory import METRIC_NAMES, open_index
-from helpers.search.index.filters import Filter, IdSet, IdsPerQuery, Selection, keep, locate, to_exclude
+from helpers.search.index.filters import Filter, IdSet, IdsPerQuery, Selection, keep, locate, split_excluded
 from helpers.search.index.locks import ReadWriteLock
-from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
+from helpers.search.index.storage import Streamed, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize, unit_query
 
 #: A filtered search compares with all selected vectors if they are fewer than this times the depth of an over-fetch.
 _EXACT_FACTOR = 8
-#: Up to this many excluded ids are dropped from deeper results, even if the library can filter.
-_FEW = 16
 #: Vectors compared at a time, and results in memory at a time.
 _COMPARED, _STEP_RESULTS = 8192, 2**22
 
@@ -203,14 +201,7 @@ class Index(ABC):
         depth = k = check_k(k)
         dropped, hidden = None, None
         if allowed is not None or excluded is not None:
-            allowed, excluded = IdSet.of(allowed), to_exclude(excluded)
-            # A few more results cost less than any filter.
-            if isinstance(excluded, IdsPerQuery) or (
-                excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
-            ):
-                dropped = excluded
-            else:
-                hidden = excluded
+            allowed, (dropped, hidden) = IdSet.of(allowed), split_excluded(excluded, k, self.max_k)
         with self._lock.read:
             self._sync()
             if not len(self):
@@ -276,14 +267,6 @@ class Index(ABC):
             self._sync()
             header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
             return save_arrays(path, header, {"ids": self._ids, **self._state()})
-
-    @classmethod
-    def load(cls, path: str | Path, mmap: bool = False) -> Self:
-        """`load_index`, for a file of this kind of index; IndexFileError if it is of another kind."""
-        index = load_index(path, mmap)
-        if not isinstance(index, cls):
-            raise IndexFileError(f"{path} holds {index.spec}, not a {cls.__name__}. Open it with load_index(path).")
-        return index
 
     def _sync(self) -> None:  # noqa: B027
         """Called before the ids are used, which a server may have changed."""

@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 from helpers.search.index.checks import as_ids
 from helpers.search.ranking import PAD
 
+#: Up to this many excluded ids are dropped from deeper results, even if the library can filter.
+_FEW = 16
+
 
 class IdSet:
     """A set of ids for ``allowed`` or ``excluded``, sorted once. Pass the same object to all searches that share it.
@@ -156,10 +159,15 @@ class Selection:
         return (ids != PAD) & permitted(ids, self.allowed, self.excluded)
 
 
-def to_exclude(ids: Filter | IdsPerQuery) -> IdSet | IdsPerQuery | None:
-    """The ids to exclude as a set; None for an empty one, so that a search does not filter."""
-    excluded = ids if isinstance(ids, IdsPerQuery) else IdSet.of(ids)
-    return None if isinstance(excluded, IdSet) and not len(excluded) else excluded
+def split_excluded(ids: Filter | IdsPerQuery, k: int, max_k: float) -> tuple[IdSet | IdsPerQuery | None, IdSet | None]:
+    """The ids to exclude: those to drop from deeper results, and those to filter out; at most one is not None."""
+    if isinstance(ids, IdsPerQuery):
+        return ids, None
+    excluded = IdSet.of(ids)
+    if excluded is None or not len(excluded):
+        return None, None
+    # A few more results cost less than any filter.
+    return (excluded, None) if len(excluded) <= _FEW and k + len(excluded) <= max_k else (None, excluded)
 
 
 def permitted(ids: np.ndarray, allowed: IdSet | None, excluded: IdSet | None) -> np.ndarray:

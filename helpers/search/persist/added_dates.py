@@ -56,14 +56,9 @@ def added_dates(folder: str | Path, ids: np.ndarray) -> list[int | None]:
         return _dates(connection, ids)
 
 
-def _starts(connection: sqlite3.Connection) -> list[tuple[int, int | None]]:
-    """The rows of the table, ascending; none if there is no table."""
-    if not has_table(connection, "added_dates"):
-        return []
-    return connection.execute("select start, seconds from added_dates order by start").fetchall()
-
-
 def _dates(connection: sqlite3.Connection, ids: np.ndarray) -> list[int | None]:
-    starts = _starts(connection)
+    starts: list[tuple[int, int | None]] = []
+    if has_table(connection, "added_dates"):
+        starts = connection.execute("select start, seconds from added_dates order by start").fetchall()
     rows = np.searchsorted([start for start, _ in starts], ids, side="right") - 1
     return [starts[row][1] if row >= 0 else None for row in rows.tolist()]

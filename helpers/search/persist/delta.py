@@ -10,12 +10,9 @@ from numpy.typing import ArrayLike
 from helpers.search.backends.exact import ExactIndex
 from helpers.search.index import IdSet, IdsPerQuery, Index, UnsupportedByIndex, check_k, open_index
 from helpers.search.index.checks import as_ids, check_held, name_ids
-from helpers.search.index.filters import Filter, keep, locate, to_exclude, union
+from helpers.search.index.filters import Filter, keep, locate, split_excluded, union
 from helpers.search.persist.wal import Change
 from helpers.search.ranking import PAD, Ranking, best_first
-
-#: For at most this many excluded ids, a search fetches as many additional results and drops the excluded ones.
-_FEW = 16
 
 
 class DeltaIndex:
@@ -139,13 +136,9 @@ class DeltaIndex:
         depth = k = check_k(k)
         if not len(self):
             raise ValueError("the index is empty: add vectors before searching")
-        excluded = to_exclude(excluded)
-        dropped = None
-        if isinstance(excluded, IdsPerQuery) or (
-            excluded is not None and len(excluded) <= _FEW and k + len(excluded) <= self.max_k
-        ):
-            # Dropping a few results is cheaper than joining these ids with all removed ones.
-            dropped, excluded = excluded, None
+        # Dropping a few results is also cheaper than joining these ids with all removed ones.
+        dropped, excluded = split_excluded(excluded, k, self.max_k)
+        if dropped is not None:
             depth = max(k, min(k + dropped.max_size, len(self)))
         queries = len(np.asarray(vectors))
         if isinstance(dropped, IdsPerQuery) and len(dropped) != queries:

@@ -40,29 +40,23 @@ def verified(
     scores = np.tile(1 - (1 + np.arange(ranking.k)) / (ranking.k + 1), (len(ranking), 1))
 
     def pairs(cell: tuple[int, ...]) -> int:
-        return _agreeing(queries[cell[0]], _keypoints(gallery, ranking.ids[cell]), ratio)
+        id = ranking.ids[cell]
+        try:
+            other = gallery[id]
+        except (KeyError, IndexError):
+            raise KeyError(f"image {id} was found, but the gallery has no keypoints of it") from None
+        return _agreeing(queries[cell[0]], other, ratio)
 
     # In parallel over pairs of images, so that a single query uses all cores too.
-    cells = list(np.ndindex(len(ranking), min(depth, ranking.k)))
+    cells = list(zip(*np.nonzero(ranking.ids[:, :depth] != PAD), strict=True))
     with ThreadPoolExecutor(cpu_count()) as pool:
         for cell, count in zip(cells, pool.map(pairs, cells), strict=True):
             scores[cell] += count
     return rank(ranking.ids, scores)
 
 
-def _keypoints(gallery: Mapping[int, Keypoints] | Sequence[Keypoints], id: int) -> Keypoints | None:
-    if id == PAD:
-        return None
-    try:
-        return gallery[id]
-    except (KeyError, IndexError):
-        raise KeyError(f"image {id} was found, but the gallery has no keypoints of it") from None
-
-
-def _agreeing(query: Keypoints, other: Keypoints | None, ratio: float) -> int:
+def _agreeing(query: Keypoints, other: Keypoints, ratio: float) -> int:
     """Pairs that agree on a homography beyond `CHANCE_INLIERS`."""
-    if other is None:
-        return 0
     pairs = match(query, other, ratio, mutual=False).pairs
     if len(pairs) <= CHANCE_INLIERS:
         return 0
