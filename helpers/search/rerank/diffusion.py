@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.search.index import check_count
 from helpers.search.ranking import PAD, Ranking, rank
-from helpers.search.rerank.neighbors import Gallery, check_cosines, check_counts
+from helpers.search.rerank.neighbors import Gallery, check_cosines
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -55,7 +56,8 @@ def diffused(
     from scipy import sparse
     from scipy.sparse.linalg import cg
 
-    check_counts(top=top, k=k)
+    check_count("top", top)
+    check_count("k", k)
     if not 0 < alpha < 1 or not gamma > 0:
         raise ValueError(f"alpha must lie between 0 and 1, and gamma above 0; got {alpha} and {gamma}")
     check_cosines(ranking, "ranking")
@@ -89,7 +91,7 @@ def neighbor_graph(
     """
     from scipy import sparse
 
-    check_counts(k=k)
+    check_count("k", k)
     check_cosines(neighbors, "neighbors")
     n = len(neighbors)
     nearest, cosine = Gallery(n, ids).others(neighbors, k)

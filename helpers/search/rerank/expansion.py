@@ -17,8 +17,9 @@ same ids in each row.
 import numpy as np
 
 from helpers.features.vocabulary import one_thread
+from helpers.search.index import check_count
 from helpers.search.ranking import PAD, Ranking, rank
-from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, check_counts, check_vectors, unit
+from helpers.search.rerank.neighbors import STEP_BYTES, Gallery, check_vectors, unit
 
 #: Queries that are compared with the results of all of them together.
 _QUERIES = 16
@@ -64,7 +65,7 @@ def expanded_queries(
 
     The second search finds images that the first did not, while re-ranking keeps the set of results.
     """
-    check_counts(top=top)
+    check_count("top", top)
     queries, gallery = check_vectors(ranking, queries, gallery)
     rows = Gallery(len(gallery), ids).rows(ranking.ids[:, :top])
     return _mixed(queries, gallery, rows, alpha)
@@ -80,7 +81,7 @@ def augmented(
     P. Turcot, D. Lowe, Better matching with fewer features, ICCV workshop 2009. R. Arandjelović, A. Zisserman, Three
     things everyone should know to improve object retrieval, CVPR 2012.
     """
-    check_counts(top=top)
+    check_count("top", top)
     gallery = np.asarray(gallery)
     if gallery.ndim != 2:
         raise ValueError(f"the gallery must have shape (n, d), got {gallery.shape}")

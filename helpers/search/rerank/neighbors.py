@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from helpers.search.index import check_count
 from helpers.search.index.checks import as_new_ids
 from helpers.search.index.filters import keep
 from helpers.search.ranking import PAD, Ranking
@@ -75,12 +74,6 @@ def check_vectors(ranking: Ranking, queries: np.ndarray, gallery: np.ndarray) ->
     if len(queries) != len(ranking):
         raise ValueError(f"one query per row of the ranking: got {len(queries)} queries, {len(ranking)} rows")
     return queries, gallery
-
-
-def check_counts(**numbers: int) -> None:
-    """Raise ValueError unless each is a whole number of at least 1; the message names it."""
-    for name, number in numbers.items():
-        check_count(name, number)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

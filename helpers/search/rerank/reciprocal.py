@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.search.index import check_count
 from helpers.search.ranking import PAD, Ranking, rank
-from helpers.search.rerank.neighbors import Gallery, check_counts, check_own_cosines, check_vectors, cosines
+from helpers.search.rerank.neighbors import Gallery, check_own_cosines, check_vectors, cosines
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -108,7 +109,8 @@ def k_reciprocal_encodings(
 
 
 def _check_numbers(k1: int, k2: int) -> None:
-    check_counts(k1=k1, k2=k2)
+    check_count("k1", k1)
+    check_count("k2", k2)
     if k2 > k1 + 1:
         raise ValueError(f"k2 counts the image itself and some of its k1 neighbors: at most {k1 + 1}, got {k2}")
 
