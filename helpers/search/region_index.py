@@ -177,10 +177,8 @@ class RegionIndex:
                 if stored is None or stored.fingerprint != self._stored.fingerprint:
                     self._boxes, self._last = {}, 0
                 new, self._last = region_boxes.read(connection, self._last)
-            if stored is None:
-                raise _no_regions(self.folder)
+            self._stored, self._version = _required(stored, self.folder), version
             self._boxes.update(new)
-            self._stored, self._version = stored, version
         own = self.folder / FOLDER
         if self._live is not None:
             try:
@@ -220,11 +218,13 @@ class _Entries:
         """
         first = len(self._scores)
         content: bytes | None = None
+        #: Of the regions of this content, by their box.
         scores: dict[tuple[int, ...], float] = {}
         for region, path in enumerate(regions.paths[first:], first):
             before, content = content, regions.content(region)
             if content != before:
-                scores = _scores(stored.get(content or b"", _NOTHING))
+                one = stored.get(content or b"", _NOTHING)
+                scores = dict(zip(map(tuple, one.boxes.astype(int).tolist()), one.scores.tolist(), strict=True))
             box = _box_of(path)
             self._boxes.extend(box)
             self._class_names.append(regions.class_name(region))
@@ -382,14 +382,12 @@ def _rows(engine: Engine, regions: dict[int, Regions]) -> _Rows:
     usable = np.isfinite(low) & np.isfinite(high) & ~is_zero
     ends = np.cumsum([len(each) for each in found])
     blank = [id for id, each, end in zip(ids, found, ends, strict=True) if is_zero[end - len(each) : end].all()]
+    names = [name for id in ids for name in regions[id].class_names]
+    contents = [table.content(id) for id in ids for _ in range(len(regions[id]))]
     paths: list[str] = []
-    names: list[str | None] = []
-    contents: list[bytes | None] = []
     for id in ids:
-        path, one = table.path(id), regions[id]
-        paths += [f"{path}#xywh={x},{y},{w},{h}" for x, y, w, h in one.boxes.astype(int).tolist()]
-        names += one.class_names
-        contents += [table.content(id)] * len(one)
+        path = table.path(id)
+        paths += [f"{path}#xywh={x},{y},{w},{h}" for x, y, w, h in regions[id].boxes.astype(int).tolist()]
     return _Rows(
         list(compress(paths, usable)),
         vectors if usable.all() else vectors[usable],
@@ -448,10 +446,7 @@ def _spec(engine: Engine) -> str:
 
 def stored_source(folder: str | Path) -> StoredSource:
     """The source of a saved engine's regions. Raises NoRegions: none are stored."""
-    stored = region_boxes.TABLE.source_in(folder)
-    if stored is None:
-        raise _no_regions(folder)
-    return stored
+    return _required(region_boxes.TABLE.source_in(folder), folder)
 
 
 def open_source(folder: str | Path) -> RegionSource:
@@ -474,11 +469,13 @@ def open_source(folder: str | Path) -> RegionSource:
     return source
 
 
-def _no_regions(folder: str | Path) -> NoRegions:
-    return NoRegions(
-        f"{printable(folder)} has no regions. Add them: lookalike index FOLDER --regions detector "
-        f"-o {shlex.quote(str(folder))}"
-    )
+def _required(stored: StoredSource | None, folder: str | Path) -> StoredSource:
+    if stored is None:
+        raise NoRegions(
+            f"{printable(folder)} has no regions. Add them: lookalike index FOLDER --regions detector "
+            f"-o {shlex.quote(str(folder))}"
+        )
+    return stored
 
 
 def _indexed(regions: Engine, contents: Collection[bytes]) -> set[bytes]:
@@ -499,8 +496,3 @@ def _box_of(path: str) -> list[int]:
     if found is None:
         raise ValueError(f"{printable(path)} is not a region: its path has no #xywh=")
     return [int(side) for side in found.groups()]
-
-
-def _scores(regions: Regions) -> dict[tuple[int, ...], float]:
-    """The scores of an image's regions, by their box."""
-    return dict(zip(map(tuple, regions.boxes.astype(int).tolist()), regions.scores.tolist(), strict=True))

@@ -86,12 +86,6 @@ class ContentTable:
         query = f"select * from {self.name} where number > ? order by number"
         return connection.execute(query, (after,)).fetchall()
 
-    def read_of(self, connection: sqlite3.Connection, contents: Iterable[bytes]) -> list[tuple]:
-        """The rows of some contents, as in `read`."""
-        query = f"select * from {self.name} where content = ?"
-        rows = (connection.execute(query, (content,)).fetchone() for content in contents)
-        return [row for row in rows if row is not None]
-
     def compute_missing(
         self, file: EngineFile, source: StoredSource, images: Mapping[bytes, int],
         compute: Callable[[list[int]], Collection[tuple]], step: int, progress: Callable[[int], object] | None,

@@ -24,16 +24,15 @@ def row_of(content: bytes | None, regions: Regions) -> tuple:
 
 def read_of(connection: sqlite3.Connection, contents: Iterable[bytes]) -> dict[bytes, Regions]:
     """The regions of those of some contents that have a row."""
-    return {row[1]: _regions(row) for row in TABLE.read_of(connection, contents)}
+    query = f"select * from {TABLE.name} where content = ?"
+    rows = (connection.execute(query, (content,)).fetchone() for content in contents)
+    return {row[1]: _regions(row) for row in rows if row is not None}
 
 
 def read(connection: sqlite3.Connection, after: int = 0) -> tuple[dict[bytes, Regions], int]:
     """The regions with a number above ``after``, by content, and the number of the last one."""
-    found = {}
-    for row in TABLE.read(connection, after):
-        after, content = row[:2]
-        found[content] = _regions(row)
-    return found, after
+    rows = TABLE.read(connection, after)
+    return {row[1]: _regions(row) for row in rows}, rows[-1][0] if rows else after
 
 
 def _regions(row: tuple) -> Regions:
