@@ -335,7 +335,14 @@ class Engine:
         """
         folder = Path(folder)
         if extractor is None:
-            extractor = _saved_extractor(folder, snapshot.manifest_of(folder).extractor)
+            name = snapshot.manifest_of(folder).extractor
+            try:
+                extractor = _open_extractor(name)
+            except KeyError as error:
+                raise EngineFolderError(
+                    f"{folder} was made by the extractor {name!r}, which cannot be opened by name. "
+                    "Give it: Engine.load(folder, extractor)."
+                ) from error
         state, table, index, changes = saving.load(folder, extractor.fingerprint, root, mmap)
         engine = cls(extractor)
         engine._table, engine.index, engine._saved = table, index, state
@@ -431,13 +438,3 @@ def _open_extractor(name: str) -> FeatureExtractor:
     from helpers.features.registry import open_extractor
 
     return open_extractor(name)
-
-
-def _saved_extractor(folder: Path, name: str) -> FeatureExtractor:
-    try:
-        return _open_extractor(name)
-    except KeyError as error:
-        raise EngineFolderError(
-            f"{folder} was made by the extractor {name!r}, which cannot be opened by name. "
-            "Give it: Engine.load(folder, extractor)."
-        ) from error
