@@ -48,12 +48,7 @@ class ElasticIndex(DocumentIndex):
     remedy = "Start it with `docker compose up elasticsearch` (compose.yaml), or give a longer timeout"
 
     def _connect(self) -> Elasticsearch:
-        return Elasticsearch(
-            self._url,
-            api_key=key_for(self.address),
-            request_timeout=self.timeout,
-            max_retries=0,
-        )
+        return Elasticsearch(self._url, api_key=key_for(self.address), request_timeout=self.timeout, max_retries=0)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

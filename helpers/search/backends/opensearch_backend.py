@@ -47,10 +47,7 @@ class OpenSearchIndex(DocumentIndex):
     def _connect(self) -> OpenSearch:
         key = key_for(self.address)
         return OpenSearch(
-            self._url,
-            http_auth=None if key is None else tuple(key.split(":", 1)),
-            timeout=self.timeout,
-            max_retries=0,
+            self._url, http_auth=None if key is None else tuple(key.split(":", 1)), timeout=self.timeout, max_retries=0
         )
 
     @contextlib.contextmanager

@@ -181,12 +181,7 @@ class Index(ABC):
         return self
 
     def search(
-        self,
-        vectors: ArrayLike,
-        k: int = 10,
-        *,
-        allowed: Filter = None,
-        excluded: Filter | IdsPerQuery = None,
+        self, vectors: ArrayLike, k: int = 10, *, allowed: Filter = None, excluded: Filter | IdsPerQuery = None
     ) -> Ranking:
         """The ``k`` best results of each query; the Ranking is padded with -1 if there are fewer.
 

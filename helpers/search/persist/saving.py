@@ -50,12 +50,7 @@ def check_target(folder: Path, saved: SavedState | None, replace: bool) -> None:
 
 
 def save(
-    folder: Path,
-    extractor: tuple[str, str],
-    table: GalleryTable,
-    index: Index,
-    saved: SavedState | None,
-    replace: bool,
+    folder: Path, extractor: tuple[str, str], table: GalleryTable, index: Index, saved: SavedState | None, replace: bool
 ) -> SavedState:
     """Write a new snapshot into a folder that `check_target` has passed; see `Engine.save`.
 
