@@ -133,8 +133,7 @@ class GalleryRegions:
         return low, np.searchsorted(self._regions, regions, "right", sorter=self._by_region)
 
     def _rows_of(self, id: int) -> slice:
-        low, high = np.searchsorted(self._images, [id, id + 1])
-        return slice(low, high)
+        return slice(*np.searchsorted(self._images, [id, id + 1]))
 
     def parts_of(self, id: int) -> tuple[np.ndarray, list[RegionMatch]]:
         """The ids (n,) of an image's regions, and a `RegionMatch` for each, with a score of 0."""

@@ -480,8 +480,7 @@ class RemoteIndex(Index):
         except BaseException as error:
             # An interrupt must not wait for the server.
             if isinstance(error, Exception):
-                self._recheck(ids, state, adding)
-                self._flush_done(state)
+                self._settle(ids, state, adding)
             done, missing, uncertain = (ids[state == each] for each in (_DONE, _UNTOUCHED, _UNCERTAIN))
             self._uncertain = np.union1d(self._uncertain, uncertain)
             if adding:
@@ -521,17 +520,15 @@ class RemoteIndex(Index):
             if len(rows):
                 self._wait(waits, reason)
 
-    def _recheck(self, ids: np.ndarray, state: np.ndarray, adding: bool) -> None:
-        """Check once which uncertain ids are stored, unless the server still fails."""
+    def _settle(self, ids: np.ndarray, state: np.ndarray, adding: bool) -> None:
+        """After an error, check once which uncertain ids are stored, and let searches find what was done.
+
+        If the server still fails, both are left out.
+        """
         rows = np.flatnonzero(state == _UNCERTAIN)
         with contextlib.suppress(TemporaryFailure, OSError):
             state[rows] = np.where(self._present(ids[rows]) == adding, _DONE, _UNTOUCHED)
-
-    def _flush_done(self, state: np.ndarray) -> None:
-        """Let searches find what was done before an error, unless the server still fails."""
-        done = int(np.count_nonzero(state == _DONE))
-        if done and not (state == _UNCERTAIN).any():
-            with contextlib.suppress(TemporaryFailure, OSError):
+            if done := int(np.count_nonzero(state == _DONE)):
                 self._flush(done)
 
     # ---- the file --------------------------------------------------------------------------------------------------
