@@ -202,8 +202,6 @@ class Index(ABC):
             if not len(self):
                 raise ValueError("the index is empty: add vectors before searching")
             queries = self._checked(vectors)
-            if isinstance(dropped, IdsPerQuery) and len(dropped) != len(queries):
-                raise ValueError(f"excluded holds {len(dropped)} sets of ids for {len(queries)} queries")
             held = len(self)
             if dropped is not None:
                 if self.remote:

@@ -18,10 +18,7 @@ _FEW = 16
 class IdSet:
     """A set of ids for ``allowed`` or ``excluded``, sorted once. Pass the same object to all searches that share it.
 
-    Attributes
-    ----------
-    ids : int64 (m,), ascending, unique, read-only.
-    max_size : the size of the set; as in `IdsPerQuery`.
+    ids : int64 (m,), ascending, unique, read-only. max_size : the size of the set; as in `IdsPerQuery`.
     """
 
     def __init__(self, ids: ArrayLike):
@@ -96,6 +93,8 @@ class IdsPerQuery:
 
     def contains(self, ids: np.ndarray) -> np.ndarray:
         """bool (q, k): whether each id of row *j* is in the set of query *j*; ``ids`` are at least -1."""
+        if len(ids) != len(self):
+            raise ValueError(f"excluded holds {len(self)} sets of ids for {len(ids)} queries")
         if not len(self.ids):
             return np.zeros(ids.shape, bool)
         owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
@@ -117,9 +116,6 @@ class Selection:
 
     held : int64 (n,), the ascending ids of the index.
     allowed, excluded : None for no such filter; at least one is given.
-
-    Attributes
-    ----------
     count : number of selected ids.
     """
 

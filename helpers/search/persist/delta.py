@@ -25,13 +25,7 @@ class DeltaIndex:
     Added vectors are compared exactly. If the scores of the base are estimates (codes, numbers of fewer bits), the
     exact scores of added vectors are ranked among them.
 
-    Parameters
-    ----------
-    base : must not change any more.
-
-    Attributes
-    ----------
-    metric, dim, max_k : of the base.
+    base : must not change any more. metric, dim, max_k : of the base.
     """
 
     def __init__(self, base: Index):
@@ -140,9 +134,6 @@ class DeltaIndex:
         dropped, excluded = split_excluded(excluded, k, self.max_k)
         if dropped is not None:
             depth = max(k, min(k + dropped.max_size, len(self)))
-        queries = len(np.asarray(vectors))
-        if isinstance(dropped, IdsPerQuery) and len(dropped) != queries:
-            raise ValueError(f"excluded holds {len(dropped)} sets of ids for {queries} queries")
         parts = [
             index.search(vectors, depth, allowed=allowed, excluded=hidden)
             for index, allowed, hidden in self._parts(allowed, excluded)
