@@ -486,6 +486,13 @@ def test_the_file_holds_no_pickle_and_says_what_it_is(tmp_path):
     assert random_vectors(4, 3).tobytes() in content
 
 
+def test_a_class_opens_only_its_own(tmp_path):
+    path = open_index("sklearn:cosine").add(random_vectors(4, 3)).save(tmp_path / "a.index")
+    assert isinstance(SklearnIndex.load(path), SklearnIndex)
+    with pytest.raises(IndexFileError, match="sklearn:cosine"):
+        ExactIndex.load(path)
+
+
 @pytest.fixture
 def saved(tmp_path):
     return open_index("exact:cosine").add(random_vectors(20, 5)).save(tmp_path / "gallery.index")

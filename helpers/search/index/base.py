@@ -15,7 +15,7 @@ from helpers.search.index.checks import as_ids, as_new_ids, as_vectors, check_he
 from helpers.search.index.factory import METRIC_NAMES, open_index
 from helpers.search.index.filters import Filter, IdSet, IdsPerQuery, Selection, keep, locate, split_excluded
 from helpers.search.index.locks import ReadWriteLock
-from helpers.search.index.storage import Streamed, save_arrays
+from helpers.search.index.storage import IndexFileError, Streamed, load_index, save_arrays
 from helpers.search.ranking import PAD, Ranking, best_first
 from helpers.vectors import l2_normalize, unit_query
 
@@ -260,6 +260,14 @@ class Index(ABC):
             self._sync()
             header = {"spec": self.spec, "dim": self.dim, "count": len(self), "next_id": self._next_id}
             return save_arrays(path, header, {"ids": self._ids, **self._state()})
+
+    @classmethod
+    def load(cls, path: str | Path, mmap: bool = False) -> Self:
+        """`load_index`, for a file of this kind of index; IndexFileError if it is of another kind."""
+        index = load_index(path, mmap)
+        if not isinstance(index, cls):
+            raise IndexFileError(f"{path} holds {index.spec}, not a {cls.__name__}. Open it with load_index(path).")
+        return index
 
     def _sync(self) -> None:  # noqa: B027
         """Called before the ids are used, which a server may have changed."""
