@@ -92,7 +92,8 @@ def record(
         rows = _with_known_costs(rows, board)
         if own and paths.IN_CHECKOUT:
             rows = _with_known_costs(rows, load(paths.committed_figures_dir() / _NAME))
-        board = _replaced(board, rows)
+        board.loc[_same(board, rows, _EXTRACTOR), "extract_ips"] = rows["extract_ips"].iloc[0]
+        board = _overlaid(board, rows)
         write_text(path, _csv(board))
         write_text(path.with_suffix(".md"), _markdown(board))
     return rows
@@ -107,15 +108,6 @@ def _with_known_costs(rows: "pd.DataFrame", known: "pd.DataFrame") -> "pd.DataFr
         if rows[cost].isna().all() and len(earlier):
             rows[cost] = earlier.iloc[0]
     return rows
-
-
-def _replaced(board: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with these rows of a method in place of all its earlier ones, also of other metrics."""
-    import pandas as pd
-
-    board.loc[_same(board, rows, _EXTRACTOR), "extract_ips"] = rows["extract_ips"].iloc[0]
-    kept = board[~_same(board, rows, _METHOD)]
-    return _sorted(_typed(pd.concat([kept, rows]) if len(kept) else rows))
 
 
 def _same(board: "pd.DataFrame", rows: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
@@ -167,19 +159,15 @@ def _parsed(path: Path, state: tuple[int, int, int]) -> "pd.DataFrame":
         raise LeaderboardError(f"{path} is not the leaderboard: {error}. {remedy}") from error
 
 
-def _overlaid(committed: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
-    """All own rows, and the committed rows of the other methods."""
+def _overlaid(board: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with these rows in place of all earlier ones of their methods, also of other metrics."""
     import pandas as pd
 
-    if not len(own) or not len(committed):
-        return own if len(own) else committed
-    methods = set(own[list(_METHOD)].itertuples(index=False, name=None))
-    kept = [row not in methods for row in committed[list(_METHOD)].itertuples(index=False, name=None)]
-    return _sorted(pd.concat([committed[kept], own])).reset_index(drop=True)
-
-
-def _sorted(board: "pd.DataFrame") -> "pd.DataFrame":
-    return board.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable")
+    methods = set(rows[list(_METHOD)].itertuples(index=False, name=None))
+    kept = [row not in methods for row in board[list(_METHOD)].itertuples(index=False, name=None)]
+    parts = [part for part in (board[np.array(kept, bool)], rows) if len(part)]
+    joined = pd.concat(parts) if parts else rows
+    return joined.sort_values(list(KEY), key=lambda column: column.astype(str), kind="stable", ignore_index=True)
 
 
 def _lines(text: str) -> list[list[str]]:
