@@ -51,11 +51,10 @@ def cell_histograms(vector: np.ndarray, cells: int, count: int) -> np.ndarray:
     """
     blocks = np.asarray(vector, np.float64).reshape(cells - 1, cells - 1, 2, 2, count)
     sums, times = np.zeros((cells, cells, count)), np.zeros((cells, cells, 1))
-    for column in range(2):
-        for row in range(2):
-            part = slice(row, row + cells - 1), slice(column, column + cells - 1)
-            sums[part] += blocks[:, :, column, row].transpose(1, 0, 2)
-            times[part] += 1
+    for column, row in np.ndindex(2, 2):
+        part = slice(row, row + cells - 1), slice(column, column + cells - 1)
+        sums[part] += blocks[:, :, column, row].transpose(1, 0, 2)
+        times[part] += 1
     return sums / times
 
 

@@ -179,10 +179,9 @@ def first_result_shares(
             first = labels[(similarity[queries] + weight * text_scores[label]).argmax(axis=1)]
             kept.append((first == labels[queries]).mean())
             moved.append((first == label).mean())
-        image, text = np.array(kept), np.array(moved)
-        row = {"weight": weight, "image": image.mean(), "text": text.mean()}
-        for name, values in (("image", image), ("text", text)):
-            row[f"{name} low"], row[f"{name} high"] = bootstrap_interval(values)
+        row = {"weight": weight, "image": np.mean(kept), "text": np.mean(moved)}
+        for name, values in (("image", kept), ("text", moved)):
+            row[f"{name} low"], row[f"{name} high"] = bootstrap_interval(np.array(values))
         rows.append(row | {"chance": float(np.mean([(labels == label).mean() for label in used]))})
     return pd.DataFrame(rows)
 

@@ -12,6 +12,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image, resize
 from helpers.text import printable, printable_lines
+from helpers.visualization.curves import panel_row
 from helpers.visualization.grids import image_cells
 
 #: float64 (256, 3), 0 … 255: a color map that also works in gray print.
@@ -32,8 +33,7 @@ def confusion_map(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     others = [counts.shape[1] - 1] if counts[:, -1].any() else []
     counts = counts[np.ix_(classes, classes + others)]
     share = counts / counts.sum(axis=1, keepdims=True)
-    figure = Figure(figsize=(7.475, 6.5), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 7.475, 6.5)
     drawn = panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     figure.colorbar(drawn, label="share of the class's queries", shrink=0.8)
     # A class may be "$5", which is not a formula.
@@ -98,8 +98,7 @@ def gallery_map(images: ImageSet, vectors: np.ndarray, max_images: int = 250, se
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:max_images])
     perplexity = min(30, (len(rows) - 1) / 3)
     points = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors[rows])
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_row(1, 10, 8)
     panel.axis("off")
     panel.set_xlim(points[:, 0].min() - 1, points[:, 0].max() + 1)
     panel.set_ylim(points[:, 1].min() - 1, points[:, 1].max() + 1)

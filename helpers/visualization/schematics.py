@@ -100,9 +100,7 @@ def sift_descriptor(descriptor: np.ndarray, patch: np.ndarray, width: float = 8)
     panels[-1].set_title("descriptor: 4 × 4 cells × 8 directions = 128 numbers", fontsize=10)
     for panel in panels:
         panel.set(xlim=(0, 4), ylim=(4, 0), aspect="equal", xticks=range(5), yticks=range(5))
-        panel.set_xticklabels([])
-        panel.set_yticklabels([])
-        panel.tick_params(length=0)
+        panel.tick_params(length=0, labelbottom=False, labelleft=False)
         panel.grid(color=ORANGE, linewidth=1)
     return figure
 
