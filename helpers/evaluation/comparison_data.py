@@ -64,7 +64,11 @@ def prepare(
     found = len(layout.images)
     if found < LEAST_IMAGES:
         raise TooFewImages(f"{name} has {found} images; a comparison needs at least {LEAST_IMAGES}")
-    layout = layout.subset(sample_rows(_codes(layout, known_items), n_images, seed))
+    # Two of the drawn images are of each class and side.
+    codes = np.zeros(found, np.int64) if known_items else layout.images.labels
+    if layout.sides is not None:
+        codes = codes * (1 + int(layout.sides.max())) + layout.sides
+    layout = layout.subset(sample_rows(codes, n_images, seed))
     drawn = len(layout.images)
     layout, vectors = extract_readable(layout, extractors)
     if len(layout.images) < LEAST_IMAGES:
@@ -88,9 +92,3 @@ def prepare(
             f"at least {LEAST_QUERIES}"
         )
     return Prepared(task, vectors, found, unreadable, duplicates)
-
-
-def _codes(layout: Layout, known_items: bool) -> np.ndarray:
-    """int64 (n,): of which kind each image is, so that the drawn images have two of each class and side."""
-    labels = np.zeros(len(layout.images), np.int64) if known_items else layout.images.labels
-    return labels if layout.sides is None else labels * (1 + int(layout.sides.max())) + layout.sides

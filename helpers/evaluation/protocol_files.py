@@ -20,10 +20,6 @@ class ProtocolFileError(ValueError):
 
 def save(protocol: Protocol, path: str | Path) -> Path:
     """Write a protocol as JSON, one image per line. The write is atomic."""
-    return write_text(path, _json(protocol))
-
-
-def _json(protocol: Protocol) -> str:
     groups = [] if protocol.groups is None else [protocol.groups.tolist()]
     images = zip(protocol.keys, protocol.labels.tolist(), *groups, strict=True)
     parts = {
@@ -39,7 +35,8 @@ def _json(protocol: Protocol) -> str:
         **({} if protocol.listed is None else {"listed": _ids_of_queries(protocol.listed)}),
         "images": _lines([json.dumps(image) for image in images]),
     }
-    return "{\n" + ",\n".join(f'"{key}": {value}' for key, value in parts.items()) + "\n}\n"
+    lines = (f'"{key}": {value}' for key, value in parts.items())
+    return write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _ids_of_queries(ids_of: Mapping[int, tuple[int, ...]]) -> str:

@@ -31,7 +31,7 @@ def table(name: str) -> pd.DataFrame:
     ------
     FileNotFoundError : the file does not exist; the message lists the existing ones.
     """
-    path = FIGURES / _file(name)
+    path = FIGURES / f"{name}_full.csv"
     if not path.is_file():
         known = sorted(each.name.removesuffix("_full.csv") for each in FIGURES.glob("*_full.csv"))
         raise FileNotFoundError(f"no table {path.name} in figures/; available: {', '.join(known)}")
@@ -41,7 +41,7 @@ def table(name: str) -> pd.DataFrame:
 def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
     """Format rows of the table ``name`` as Markdown, with a caption that names its file. Missing values are dashes."""
     shown = tables.markdown(rows.astype(object).where(rows.notna(), "–"), digits)
-    return _captioned(shown, f"from `figures/{_file(name)}`")
+    return _captioned(shown, f"from `figures/{name}_full.csv`")
 
 
 def scores(
@@ -123,10 +123,6 @@ def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str, index
             f"{protocol!r} with {metric!r} and {index}"
         )
     return rows.iloc[0]
-
-
-def _file(name: str) -> str:
-    return f"{name}_full.csv"
 
 
 def _captioned(table: Markdown, source: str) -> Markdown:

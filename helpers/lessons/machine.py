@@ -5,7 +5,6 @@ import platform
 import re
 import shutil
 import sys
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -23,7 +22,9 @@ PACKAGES = (
 
 def check() -> pd.DataFrame:
     """One row per requirement: its name, what was found, what is required, whether it is fulfilled."""
-    free = shutil.disk_usage(_existing(paths.cache_dir())).free / 1e9
+    cache = paths.cache_dir().absolute()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     rows = [
         ("Python", platform.python_version(), "3.11 to 3.13", (3, 11) <= sys.version_info[:2] <= (3, 13)),
         ("processor cores", str(os.cpu_count()), "2 or more", (os.cpu_count() or 1) >= 2),
@@ -68,7 +69,3 @@ def _locked() -> dict[str, str]:
         if name not in locked or number == extras.version(name):
             locked[name] = number
     return locked
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)

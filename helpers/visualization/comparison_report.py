@@ -59,7 +59,7 @@ class _Report:
         self.names = list(comparison.results)
         self.title = f"Comparison of {len(self.names)} methods on {self.task.images.name}"
         # An image is often a result of several queries. The file is read once.
-        self.image = cache(self._image)
+        self.image = cache(lambda id: thumbnail(self.task.images.paths[id], self.task.images.keys[id]))
 
     def recommendation(self) -> str:
         found = self.comparison.recommendation
@@ -121,12 +121,8 @@ class _Report:
             "</span>"
             for m in METRICS
         )
-        costs = (
-            f"{one.images_per_second.value:.1f}",
-            f"{one.query_milliseconds.value:.2f}",
-            f"{one.bytes_per_image:,.0f}",
-        )
-        return text(name), *scores, *costs, f"{one.dim:,}"
+        speed, milliseconds = f"{one.images_per_second.value:.1f}", f"{one.query_milliseconds.value:.2f}"
+        return text(name), *scores, speed, milliseconds, f"{one.bytes_per_image:,.0f}", f"{one.dim:,}"
 
     def _plot(self) -> str:
         """The mean and the interval of each method between 0 and 1."""
@@ -204,9 +200,6 @@ class _Report:
         return (
             f"<div><b>{text(name)}</b>: average precision {precision:.3f}</div><ul class=images>{''.join(items)}</ul>"
         )
-
-    def _image(self, id: int) -> str:
-        return thumbnail(self.task.images.paths[id], self.task.images.keys[id])
 
     def method(self) -> str:
         """How the numbers were measured, and how to repeat it."""
