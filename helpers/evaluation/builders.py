@@ -174,8 +174,7 @@ def held_out(images: ImageSet, name: str, fraction: float = 0.5, seed: int = 0) 
     A network may be trained on the gallery (`learnable`). Copies stay on one side (`ImageSet.split`); images without a
     class are in the gallery.
     """
-    labeled = np.flatnonzero(images.labels != NO_CLASS)
-    query_keys = set(images.subset(labeled).split(fraction, seed)[1].keys)
+    query_keys = set(images.subset(images.labels != NO_CLASS).split(fraction, seed)[1].keys)
     is_query = np.array([key in query_keys for key in images.keys])
     text = (
         f"{fraction:.0%} of each class (drawn with seed {seed}) are queries. All other images are the gallery, and "
@@ -194,8 +193,7 @@ def unseen_classes(images: ImageSet, name: str, seed: int = 0) -> Protocol:
     kept = np.sort(np.random.default_rng(seed).permutation(classes)[classes // 2 :])
     renumbered = np.full(classes + 1, NO_CLASS)
     renumbered[kept] = np.arange(len(kept))
-    rows = np.isin(images.labels, kept) | (images.labels == NO_CLASS)
-    part = images.subset(rows)
+    part = images.subset(np.isin(images.labels, kept) | (images.labels == NO_CLASS))
     part = replace(part, labels=renumbered[part.labels], class_names=tuple(images.class_names[c] for c in kept))
     text = (
         f"Half of the classes (drawn with seed {seed}) are queries and gallery, leave one out. Networks may be trained "

@@ -152,8 +152,7 @@ def compare(
     if not 2 <= len(methods) <= MOST_METHODS:
         raise ValueError(f"a comparison needs 2 to {MOST_METHODS} methods, got {len(methods)}")
     names = method_names(methods)
-    drawn = np.random.default_rng(task.seed).permutation(len(task.images))
-    files = [task.images.paths[row] for row in drawn]
+    files = [task.images.paths[row] for row in np.random.default_rng(task.seed).permutation(len(task.images))]
     compared = dict.fromkeys(one.extractor for one in methods)
     rates = {
         name: extraction_rate(extractors[name], files)
@@ -200,8 +199,7 @@ def method_names(methods: Sequence[Method]) -> list[str]:
 
 
 def _method_name(method: Method, several: Mapping[str, bool]) -> str:
-    places = [getattr(method, part) for part in ("extractor", "backend") if several[part]]
-    name = " in ".join(places)
+    name = " in ".join(getattr(method, part) for part in ("extractor", "backend") if several[part])
     if not several["reranker"]:
         return name or method.extractor
     if method.reranker == "none":

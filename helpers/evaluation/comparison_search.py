@@ -50,8 +50,7 @@ class Searcher:
     def time(self, name: str) -> Cost:
         """The median time of a query, from its vector to `TIMED_RESULTS` results; its image was read before."""
         rows = np.random.default_rng(self.task.seed).permutation(len(self.task.protocol.queries))[:TIMED_SEARCHES]
-        needs_image = reranker(name).needs_image
-        pixels = {row: self.task.pixels(row) if needs_image else None for row in rows.tolist()}
+        pixels = {row: self.task.pixels(row) if reranker(name).needs_image else None for row in rows.tolist()}
         return median_milliseconds(lambda row: self._search(row, TIMED_RESULTS, name, pixels[row]), rows.tolist())
 
     def _search(self, row: int, k: int, name: str, pixels: np.ndarray | None) -> Ranking:

@@ -120,9 +120,8 @@ def known_item_task(images: ImageSet, name: str, n_queries: int, seed: int = 0) 
     """
     count = len(images)
     total = min(n_queries, count * len(CHANGES))
-    drawn = np.random.default_rng(seed).permutation(count)
     # The first round has each change equally often, each later round the next change of each image.
-    originals = np.array([drawn[i % count] for i in range(total)], np.int64)
+    originals = np.resize(np.random.default_rng(seed).permutation(count), total)
     made = tuple(CHANGES[(i % count + i // count) % len(CHANGES)] for i in range(total))
     queries = count + np.arange(total)
     keys = tuple(f"{images.keys[row]} ({change})" for row, change in zip(originals, made, strict=True))

@@ -197,17 +197,16 @@ def _class_matches(
     known: KnownObjects, detections: ScoredBoxes, label: int, n_images: int, threshold: float
 ) -> ClassMatches:
     of_known, of_found = np.flatnonzero(known.labels == label), np.flatnonzero(detections.labels == label)
-    ignored = known.ignored
-    objects = np.bincount(known.images[of_known][~ignored[of_known]], minlength=n_images)
+    objects = np.bincount(known.images[of_known][~known.ignored[of_known]], minlength=n_images)
     kept, correct = [np.empty(0, np.int64)], [np.empty(0, bool)]
     for image in np.unique(detections.images[of_found]):
         rows = of_found[detections.images[of_found] == image]
         rows = rows[np.argsort(-detections.scores[rows], kind="stable")][:MOST]
         truth = of_known[known.images[of_known] == image]
-        overlap = iou(detections.boxes[rows], known.boxes[truth])
-        matched = match(overlap, ignored[truth], threshold)
+        ignored = known.ignored[truth]
+        matched = match(iou(detections.boxes[rows], known.boxes[truth]), ignored, threshold)
         # The last value is for -1, no object.
-        skipped = np.append(ignored[truth], False)[matched]
+        skipped = np.append(ignored, False)[matched]
         kept.append(rows[~skipped])
         correct.append(matched[~skipped] >= 0)
     rows, hits = np.concatenate(kept), np.concatenate(correct)

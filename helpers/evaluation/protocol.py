@@ -180,8 +180,7 @@ class Protocol:
         pairs = [(np.arange(len(self.queries)), self.queries), self._group_pairs(), self._excluded_pairs()]
         rows, ids = (np.concatenate(column) for column in zip(*pairs, strict=True))
         kept = self.in_gallery[ids]
-        codes = np.unique(rows[kept] * len(self) + ids[kept])
-        rows, ids = np.divmod(codes, len(self))
+        rows, ids = np.divmod(np.unique(rows[kept] * len(self) + ids[kept]), len(self))
         return IdsPerQuery(np.searchsorted(rows, np.arange(len(self.queries) + 1)), ids)
 
     def _group_pairs(self) -> tuple[np.ndarray, np.ndarray]:

@@ -310,8 +310,7 @@ def accuracy_across_people(among: Pairs, scores: np.ndarray, folds: int = 10, se
                     f"fold {fold} of {folds} has no pair of the same person, or none of different people, {where}; use "
                     "fewer folds"
                 )
-        curve = error_curve(scores[train & among.same], scores[train & ~among.same])
-        thresholds[fold] = _best_threshold(curve)
+        thresholds[fold] = _best_threshold(error_curve(scores[train & among.same], scores[train & ~among.same]))
         tested = error_curve(scores[test & among.same], scores[test & ~among.same])
         accuracies[fold] = 1 - np.mean(tested.at(thresholds[fold]))
     return CrossValidatedAccuracy(accuracies, thresholds)

@@ -104,8 +104,7 @@ def score_table(scores: SeedScores, metrics: Iterable[str], seed: int = 0) -> pd
         for metric, values in columns.items():
             bounds = by_seed[0].mean_chance(metric), by_seed[0].mean_ceiling(metric)
             rows.append((method, metric, float(values.mean()), *spans[metric], len(by_seed), *bounds))
-    names = ["method", "metric", "value", "low", "high", "seeds", "chance", "ceiling"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "seeds", "chance", "ceiling"])
 
 
 def comparison(table: pd.DataFrame) -> Markdown:

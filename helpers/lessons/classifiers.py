@@ -202,8 +202,7 @@ def compare_with_published(right: Mapping[str, np.ndarray], published: Mapping[s
     ``measured`` (differences of their accuracies), ``p`` (McNemar's, corrected by Holm's method), and ``verdict``:
     "holds", "reversed", "undecided" if p is at least 0.05, "no order" for equal published accuracies.
     """
-    best_first = sorted(published, key=lambda name: -published[name])
-    pairs = list(combinations(best_first, 2))
+    pairs = list(combinations(sorted(published, key=lambda name: -published[name]), 2))
     p_values = holm(np.array([mcnemar(right[a], right[b]) for a, b in pairs]))
     rows = []
     for (a, b), p in zip(pairs, p_values, strict=True):

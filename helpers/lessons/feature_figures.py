@@ -10,9 +10,6 @@ from matplotlib.ticker import StrMethodFormatter
 from helpers.visualization.curves import COLORS, panel_row
 from helpers.visualization.grids import outline
 
-#: The color map of activations; black is zero or less.
-_ACTIVATIONS = "viridis"
-
 
 def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], title: str, shown: int = 3) -> Figure:
     """Show an image and the ``shown`` channels of each stage with the highest mean activation.
@@ -28,11 +25,10 @@ def channels(pixels: np.ndarray, maps: Sequence[np.ndarray], title: str, shown: 
     for column, each in enumerate(maps, start=1):
         strongest = np.argsort(-each.mean(axis=(0, 1)), kind="stable")[:shown]
         for panel, channel in zip(panels[:, column], strongest, strict=True):
-            drawn = panel.imshow(
-                each[..., channel], cmap=_ACTIVATIONS, vmin=0, vmax=max(each[..., channel].max(), 1e-9)
-            )
+            highest = each[..., channel].max()
+            drawn = panel.imshow(each[..., channel], cmap="viridis", vmin=0, vmax=max(highest, 1e-9))
             panel.set(xticks=[], yticks=[])
-            panel.set_xlabel(f"channel {channel}, maximum {each[..., channel].max():.1f}", fontsize=8)
+            panel.set_xlabel(f"channel {channel}, maximum {highest:.1f}", fontsize=8)
         panels[0, column].set_title(f"stage {column}: {each.shape[0]} × {each.shape[1]} cells", fontsize=10)
     bar = figure.colorbar(drawn, ax=panels[:, -1], ticks=[0, drawn.get_clim()[1]], aspect=30)
     bar.ax.set_yticklabels(["0 or less", "maximum of\nthe channel"], fontsize=8)

@@ -41,7 +41,7 @@ def table(name: str) -> pd.DataFrame:
 def show(rows: pd.DataFrame, name: str, digits: int = 3) -> Markdown:
     """Format rows of the table ``name`` as Markdown, with a caption that names its file. Missing values are dashes."""
     shown = tables.markdown(rows.astype(object).where(rows.notna(), "–"), digits)
-    return _captioned(shown, f"from `figures/{name}_full.csv`")
+    return Markdown(f"Full profile, from `figures/{name}_full.csv`:\n\n{shown.data}")
 
 
 def scores(
@@ -73,7 +73,7 @@ def scores(
     )
     table = tables.by_metric(rows, metrics, ("extractor", "index") if len(indexes) > 1 else ("extractor",))
     size = f"{rows['n_queries'].iloc[0]:,} queries, gallery of {rows['n_gallery'].iloc[0]:,}"
-    return _captioned(table, f"`{protocol}`, {size}; from `figures/{LEADERBOARD}`")
+    return Markdown(f"Full profile, `{protocol}`, {size}; from `figures/{LEADERBOARD}`:\n\n{table.data}")
 
 
 def curves(
@@ -123,7 +123,3 @@ def _only(board: pd.DataFrame, protocol: str, extractor: str, metric: str, index
             f"{protocol!r} with {metric!r} and {index}"
         )
     return rows.iloc[0]
-
-
-def _captioned(table: Markdown, source: str) -> Markdown:
-    return Markdown(f"Full profile, {source}:\n\n{table.data}")

@@ -53,8 +53,7 @@ def verified_shares(ranking: Ranking, protocol: Protocol) -> tuple[float, float]
 
 def is_inside(found: Keypoints, box: tuple[float, float, float, float]) -> np.ndarray:
     """bool (n,): which keypoints lie in a box (left, top, right, bottom) in pixels."""
-    inside = (found.points > box[:2]) & (found.points < box[2:])
-    return np.asarray(inside.all(axis=1))
+    return np.all((found.points > box[:2]) & (found.points < box[2:]), axis=1)
 
 
 #: Where the face lies in most of LFW's images of 250 × 250 pixels, and a larger box around the head: left, top, right

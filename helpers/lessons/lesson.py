@@ -37,8 +37,6 @@ OFFICIAL_TOLERANCE = 0.03
 
 #: Pixels per inch at which a figure is shown. It is drawn with more, for screens of high resolution and for print.
 _SCREEN_DPI = 80
-#: Of JPEG files.
-_QUALITY = 85
 
 
 class Lesson:
@@ -209,7 +207,7 @@ def _encoded(figure: Figure, dpi: int) -> tuple[bytes, str]:
     png, jpeg = BytesIO(), BytesIO()
     figure.savefig(png, format="png", dpi=dpi)
     image = Image.open(png).convert("RGB")
-    image.save(jpeg, "JPEG", quality=_QUALITY, optimize=True)
+    image.save(jpeg, "JPEG", quality=85, optimize=True)
     if 2 * jpeg.tell() < png.tell():
         return jpeg.getvalue(), ".jpg"
     smaller = BytesIO()

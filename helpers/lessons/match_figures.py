@@ -100,8 +100,7 @@ def match_lines(
     selected[np.random.default_rng(0).permutation(len(lines))[:MOST_LINES]] = True
     # Outliers first, behind the inliers.
     for drawn, color in ((~found.inliers & selected, COLORS[4]), (found.inliers & selected, COLORS[5])):
-        collection = LineCollection(list(lines[drawn]), colors=color, linewidths=1.1, path_effects=_OUTLINE)
-        panel.add_collection(collection)
+        panel.add_collection(LineCollection(list(lines[drawn]), colors=color, linewidths=1.1, path_effects=_OUTLINE))
     if found.matrix is not None:
         rows, columns = query.shape
         corners = np.array([(0, 0, 1), (columns, 0, 1), (columns, rows, 1), (0, rows, 1), (0, 0, 1)])

@@ -151,8 +151,7 @@ def difference_table(bands: Sequence[BandScores]) -> pd.DataFrame:
         for name in band.scores
         if name != WHOLE
     ]
-    columns = ["task", "area low", "area high", "method", "difference", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["task", "area low", "area high", "method", "difference", "low", "high", "p"])
 
 
 def pair_scores(first: np.ndarray, second: np.ndarray) -> float:

@@ -123,17 +123,15 @@ def mask_ious(scenes: Scenes, rows: Sequence[int], found: Sequence[np.ndarray]) 
     """
     table = []
     for scene in rows:
-        image = reading.read_image(scenes.images.paths[scene])
-        height, width = image.shape[:2]
-        known, own = scenes.masks(scene), scenes.boxes[scenes.rows == scene]
         if not len(found[scene]):
             continue
-        overlaps = boxes.iou(own, found[scene])
+        image, known = reading.read_image(scenes.images.paths[scene]), scenes.masks(scene)
+        height, width = image.shape[:2]
+        overlaps = boxes.iou(scenes.boxes[scenes.rows == scene], found[scene])
         for number in np.flatnonzero(overlaps.max(axis=1) >= COVERED):
             box = found[scene][overlaps[number].argmax()]
             as_mask = masks.box_mask(box, width, height)
-            cut = masks.grab_cut(image, box)
-            ious = (masks.mask_iou(mask, known[number]) for mask in (as_mask, cut))
+            ious = (masks.mask_iou(mask, known[number]) for mask in (as_mask, masks.grab_cut(image, box)))
             table.append((scene, int(number), overlaps[number].max(), *ious))
     return pd.DataFrame(table, columns=["scene", "object", "box IoU", "box", "GrabCut"])
 

@@ -17,7 +17,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 WIDTH, HEIGHT, SCALE = 1200, 800, 1.5
 #: Milliseconds that scripts and requests of the page may take. The time stands still while a request is open.
 _BUDGET = 10_000
-_TIMEOUT = 120
 #: Keeps the browser off other computers.
 _ARGUMENTS = (
     "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-background-networking",
@@ -47,7 +46,7 @@ def screenshot(url: str) -> np.ndarray | None:
             options.append("--no-sandbox")
         run = subprocess.run(
             [program, *_ARGUMENTS, *options, url],
-            capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False,
+            capture_output=True, text=True, errors="replace", timeout=120, check=False,
         )  # fmt: skip
         if not file.is_file():
             raise RuntimeError(f"{program} made no screenshot of {url}: {run.stderr[-500:]}")

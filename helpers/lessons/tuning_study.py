@@ -113,8 +113,7 @@ def on_test_images(network: str, seed: int, chosen: SearchResult) -> dict[str, f
     train, validation = divide(_part("train/"), *PER_CLASS, seed=seed)
     model = tuning.best_model(partial(build, network), chosen, train, batch_size=BATCH_SIZE, seed=seed)
     images = _part("test/")
-    test = _data(images, np.arange(len(images)))
-    found = tuning.accuracy(model, test)
+    found = tuning.accuracy(model, _data(images, np.arange(len(images))))
     low, high = wilson_interval(found, len(images))
     return {
         "trial": chosen.best_trial, "best_epoch": 1 + int(np.argmax(chosen.scores[chosen.best_trial])),

@@ -147,8 +147,7 @@ class _Report:
         for name in self.names[1:]:
             gap = self.comparison.differences[name, best]
             verdict = "cannot be told apart" if gap.includes_zero else "worse"
-            cells = f"{gap.difference:+.3f}", f"[{gap.low:+.3f}, {gap.high:+.3f}]", verdict
-            rows.append((text(name), *cells))
+            rows.append((text(name), f"{gap.difference:+.3f}", f"[{gap.low:+.3f}, {gap.high:+.3f}]", verdict))
         caption = (
             "On the same queries. The intervals hold for all pairs of methods together (95 %), so they also hold for "
             "the method that is best on these queries."

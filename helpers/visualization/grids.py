@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE, NEUTRAL = "#1b7837", "#b2182b", "#555555"
 #: Relevant or not → the sign in a title.
 SIGNS = {True: "○", False: "✗"}
-#: The image of a query without an image.
-_BLANK = np.full((3, 4, 3), 255, np.uint8)
 #: Lines of text, and characters per line, that describe the parts of a query.
 _PART_LINES, _PART_WIDTH = 6, 20
 #: Results per line; further ones continue on the next line.
@@ -125,7 +123,7 @@ def picker_grid(
     ]
     across = max([4, *(len(results) for _, results in lines)]) + 1
     cells = image_cells(max(1, len(lines)), across, 14, 1.6)
-    image = _BLANK if query is None else query
+    image = np.full((3, 4, 3), 255, np.uint8) if query is None else query
     _framed(cells[0, 0], image, "black", "\n".join(map(_short, title.split("\n"))))
     _outline_parts(cells[0, 0], query_boxes)
     wrapped = "\n".join(_wrapped(parts))

@@ -17,7 +17,7 @@ def exercise_1(cosine: float) -> None:
 
 
 def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]) -> None:
-    """The hinge rank loss, compared with a loop on random vectors."""
+    """The hinge rank loss, on random vectors."""
     rng = np.random.default_rng(14)
     for n, classes, dim, margin in ((1, 2, 3, 0.1), (5, 4, 8, 0.3), (12, 9, 5, 1.0)):
         outputs = 3 * rng.standard_normal((n, dim))
@@ -26,21 +26,16 @@ def exercise_2(function: Callable[[np.ndarray, np.ndarray, np.ndarray, float], n
         labels = rng.integers(0, classes, n)
         found = np.asarray(answer(function, outputs, labels, targets, margin))
         assert found.shape == (n,), f"return one loss per image, shape ({n},), not {found.shape}"
-        expected = np.array(
-            [_loss(output, int(label), targets, margin) for output, label in zip(outputs, labels, strict=True)]
-        )
+        products = outputs @ targets.T
+        expected = _losses(products / np.linalg.norm(outputs, axis=1, keepdims=True), labels, margin)
         assert not np.allclose(found, expected + margin), "the true name itself adds no margin"
-        long = np.linalg.norm(outputs, axis=1, keepdims=True)
-        undivided = [
-            _loss(output, int(label), targets, margin, length)
-            for output, label, length in zip(outputs, labels, long[:, 0], strict=True)
-        ]
+        undivided = _losses(products, labels, margin)
         assert not np.allclose(found, undivided), "divide the outputs by their lengths first"
         assert np.allclose(found, expected), "sum max(0, margin − cosine with the true name + cosine with another name)"
 
 
-def _loss(output: np.ndarray, label: int, targets: np.ndarray, margin: float, length: float = 1.0) -> float:
-    """The reference implementation for one image, one name at a time; the cosines are multiplied by ``length``."""
-    cosines = [length * float(output @ target) / float(np.linalg.norm(output)) for target in targets]
-    others = (cosine for number, cosine in enumerate(cosines) if number != label)
-    return sum(max(0.0, margin - cosines[label] + cosine) for cosine in others)
+def _losses(cosines: np.ndarray, labels: np.ndarray, margin: float) -> np.ndarray:
+    """The reference implementation: float64 (n,), for the cosines (n, classes) of images and names."""
+    own = np.take_along_axis(cosines, labels[:, None], axis=1)
+    # The term of the true name is the margin.
+    return np.maximum(0, margin - own + cosines).sum(axis=1) - margin

@@ -46,8 +46,7 @@ def exercise_2(function: Callable[[bytes], tuple[int, int]]) -> None:
 def _check_size(function: Callable[[bytes], tuple[int, int]], data: bytes, width: int, height: int) -> None:
     found = tuple(returned(function(data)))
     assert found != (height, width) or width == height, "the width comes first"
-    expected = f"{width} × {height}"
-    assert found == (width, height), f"an image of {expected}: your function returned {found}"
+    assert found == (width, height), f"an image of {width} × {height}: your function returned {found}"
 
 
 def _header(width: int, height: int) -> bytes:
