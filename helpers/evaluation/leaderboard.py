@@ -77,13 +77,12 @@ def record(
             raise ValueError(f"{what} must be a name on one line, got {name!r}")
     if not np.array_equal(scores.rows, np.flatnonzero(protocol.has_relevant)):
         raise ValueError(f"the scores do not belong to the queries of {protocol.name}, but to another protocol")
-    rows = scores.table()
     method = names | {
         "dataset": protocol.dataset, "protocol": protocol.name, "dim": dim, "n_queries": scores.n_queries,
         "n_gallery": len(protocol.gallery), "n_distractors": protocol.n_distractors, "extract_ips": extract_ips,
         "query_ms": query_ms, "index_bytes": index_bytes,
     }  # fmt: skip
-    rows = _typed(rows.assign(**method)[list(COLUMNS)])
+    rows = _typed(scores.table().assign(**method)[list(COLUMNS)])
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = paths.cache_dir() / "leaderboard.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)

@@ -91,8 +91,7 @@ def stage_grid(scores: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
 
     scores : data set → table with stages as rows and poolings as columns.
     """
-    shape = next(iter(scores.values())).shape
-    figure, panels = panel_row(len(scores), 11, 1.6 + 0.5 * shape[0])
+    figure, panels = panel_row(len(scores), 11, 1.6 + 0.5 * len(next(iter(scores.values()))))
     for number, (panel, (name, table)) in enumerate(zip(panels, scores.items(), strict=True)):
         values = table.to_numpy(float)
         panel.imshow(values, cmap="Blues", vmin=0, vmax=values.max() * 1.6, aspect="auto")

@@ -146,6 +146,5 @@ def transfer_errors(query: Keypoints, gallery: Keypoints, matches: Matches, matr
     """float64 (m,): the distances of matched gallery keypoints from where a homography maps the query's, in pixels."""
     if not len(matches):
         return np.empty(0)
-    points = query.points[matches.pairs[:, 0]].astype(np.float64)
-    mapped = cv2.perspectiveTransform(points[None], matrix)[0]
+    mapped = cv2.perspectiveTransform(query.points[None, matches.pairs[:, 0]].astype(np.float64), matrix)[0]
     return np.linalg.norm(mapped - gallery.points[matches.pairs[:, 1]], axis=1)

@@ -81,12 +81,10 @@ def indexes(csv: Path) -> str:
     galleries = list(dict.fromkeys(table["gallery"]))
     lines = []
     for name, rows in table.groupby("index", sort=False):
-        each = {gallery: sufficient(part) for gallery, part in rows.groupby("gallery")}
         cells = [f"{name}: `{sufficient(rows)['spec'].partition('?')[0]}`"]
         for gallery in galleries:
-            row = each[gallery]
-            cells.append(f"{row['recall']:.3f} ± {1.96 * row['recall_error']:.3f}, {row['milliseconds']:.2f} ms")
-        last = each[galleries[-1]]
+            last = sufficient(rows[rows["gallery"] == gallery])
+            cells.append(f"{last['recall']:.3f} ± {1.96 * last['recall_error']:.3f}, {last['milliseconds']:.2f} ms")
         lines.append([*cells, f"{last['bytes'] / last['count']:,.0f}", f"{last['build_seconds']:,.0f} s"])
     return _markdown(lines, ["index", *galleries, "bytes a vector", "built in"])
 

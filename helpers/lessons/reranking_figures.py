@@ -65,8 +65,7 @@ def neighbor_rows(images: ImageSet, query: int, lines: Sequence[tuple[int, Seque
 
     lines : tuples of (row of ``images``, rows of its neighbors, their titles), with equally many neighbors.
     """
-    columns = 1 + max(len(nearest) for _, nearest, _ in lines)
-    cells = image_cells(len(lines), columns, 13, 1.28)
+    cells = image_cells(len(lines), 1 + max(len(nearest) for _, nearest, _ in lines), 13, 1.28)
     for line, (first, nearest, titles) in zip(cells, lines, strict=True):
         names = ["query" if first == query else "its nearest →", *titles]
         for cell, row, title in zip(line, [first, *nearest], names, strict=False):

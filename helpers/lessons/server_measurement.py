@@ -44,8 +44,7 @@ def measure_server(
         index.add(vectors, np.arange(len(vectors)), payload)
         seconds = time.perf_counter() - start
         measured = measure(index, queries, truth, k)
-        found = index.search(queries, k)
-        (first,) = index.payload(found.ids[0, :1])
+        (first,) = index.payload(index.search(queries, k).ids[0, :1])
         gone = np.arange(0, len(vectors), 10)
         index.remove(gone)
         index.close()

@@ -122,6 +122,5 @@ def synthesize(vectors: np.ndarray, count: int, seed: int = 0, activations: bool
 
 def _largest(vectors: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The ``counts`` largest numbers of each row, if they are positive; zero for the others."""
-    order = np.sort(vectors, axis=1)
-    least = order[np.arange(len(vectors)), vectors.shape[1] - counts][:, None]
+    least = np.sort(vectors, axis=1)[np.arange(len(vectors)), vectors.shape[1] - counts][:, None]
     return np.where(vectors >= least, np.maximum(vectors, 0), np.float32(0))

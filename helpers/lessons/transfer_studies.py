@@ -235,13 +235,12 @@ def extractors(prepared: Prepared, tuned: Tuned) -> dict[str, ModelExtractor]:
     """
     import keras
 
-    split, task = prepared.split, prepared.task
-    name, whole = split.name, split.whole
+    split, task, name = prepared.split, prepared.task, prepared.split.name
     tail = keras.models.clone_model(split.tail)
     tail.set_weights(tuned.weights)
     copy = keras.Sequential([split.trunk, tail], name=f"{name}_tuned")
     dataset, preprocessing = task.protocol.dataset, zoo.preprocessing(name)
-    by_head = keras.Sequential([whole, tuned.head], name=f"{name}_head")
+    by_head = keras.Sequential([split.whole, tuned.head], name=f"{name}_head")
     origin = f"imagenet, {dataset} ({len(task.train)} images)"
     # Compiling takes longer than the few images of a lesson.
     return {
