@@ -17,11 +17,12 @@ from helpers.features.composite import Projected
 from helpers.features.deep import NetworkExtractor
 from helpers.features.extractor import FeatureExtractor
 from helpers.features.file_hashes import content_hashes
-from helpers.features.regions import BATCH, Images, Regions, RegionSource, computed_ahead, computed_each, loaded
+from helpers.features.regions import BATCH, Images, Regions, RegionSource, computed_each, loaded
 from helpers.features.vocabulary import one_thread
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadableImage
+from helpers.images.reading import UnreadableImage, computed_ahead
+from helpers.networks.detectors import Prepared
 from helpers.vectors import l2_normalize
 
 #: How the vector of a region is computed, see `region_vectors`.
@@ -165,7 +166,7 @@ def _from_maps(
     assert isinstance(extractor, NetworkExtractor)
     mapper = extractor.at_size(_map_size(extractor))
 
-    def with_maps(batch: list[_MapInput]) -> Iterator[tuple[np.ndarray, _MapInput]]:
+    def with_maps(batch: list[Prepared]) -> Iterator[tuple[np.ndarray, Prepared]]:
         return zip(_maps(mapper, batch), batch, strict=True)
 
     items = computed_each(sources, partial(_map_input, mapper), with_maps)
@@ -173,23 +174,15 @@ def _from_maps(
         yield item if isinstance(item, UnreadableImage) else _pool(extractor, *item, some)
 
 
-class _MapInput(NamedTuple):
-    """The network's input of an image, uint8 (side, side, 3), and the image's size."""
-
-    pixels: np.ndarray
-    height: int
-    width: int
+def _map_input(mapper: NetworkExtractor, image: Image.Image) -> Prepared:
+    return Prepared(reading.resize(image, mapper.size, mapper.resize_rule), image.width, image.height)
 
 
-def _map_input(mapper: NetworkExtractor, image: Image.Image) -> _MapInput:
-    return _MapInput(reading.resize(image, mapper.size, mapper.resize_rule), image.height, image.width)
-
-
-def _maps(mapper: NetworkExtractor, images: Sequence[_MapInput]) -> list[np.ndarray]:
+def _maps(mapper: NetworkExtractor, images: Sequence[Prepared]) -> list[np.ndarray]:
     return list(mapper.maps(np.stack([image.pixels for image in images]))) if images else []
 
 
-def _pool(extractor: NetworkExtractor, fmap: np.ndarray, image: _MapInput, boxes: np.ndarray) -> np.ndarray:
+def _pool(extractor: NetworkExtractor, fmap: np.ndarray, image: Prepared, boxes: np.ndarray) -> np.ndarray:
     """The vectors of the boxes of an image, from its map."""
     assert extractor.pools is not None
     scale = np.tile([fmap.shape[1] / image.width, fmap.shape[0] / image.height], 2)
@@ -215,16 +208,16 @@ def find_regions(
     skipped: list[UnreadableImage] = []
     contents = content_hashes(files)
 
-    def load(image: Image.Image) -> tuple[object, _MapInput]:
+    def load(image: Image.Image) -> tuple[object, Prepared]:
         return source.load(image), _map_input(mapper, image)
 
-    def batches() -> Iterator[list[tuple[int, object, _MapInput]]]:
+    def batches() -> Iterator[list[tuple[int, object, Prepared]]]:
         rows = enumerate(loaded(files, load, 2 * BATCH))
         while batch := list(islice(rows, BATCH)):
             skipped.extend(item for _, item in batch if isinstance(item, UnreadableImage))
             yield [(row, *item) for row, item in batch if not isinstance(item, UnreadableImage)]
 
-    def searched(batch: list[tuple[int, object, _MapInput]]) -> list[Regions]:
+    def searched(batch: list[tuple[int, object, Prepared]]) -> list[Regions]:
         return source.find_loaded([item for _, item, _ in batch])
 
     def pooled(missing: list[_Missing]) -> list[np.ndarray]:
@@ -259,7 +252,7 @@ class _Missing(NamedTuple):
     """An image whose vectors are not stored: their key, the map's input, and the boxes of its regions."""
 
     key: bytes
-    image: _MapInput
+    image: Prepared
     boxes: np.ndarray
 
 

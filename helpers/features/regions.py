@@ -6,9 +6,8 @@ gives it.
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -21,14 +20,13 @@ from PIL import Image
 from helpers.features.extractor import check_rgb
 from helpers.images import reading
 from helpers.images.imageset import ImageSet
-from helpers.images.reading import UnreadableImage
+from helpers.images.reading import UnreadableImage, computed_ahead
 from helpers.networks import boxes, detectors
 from helpers.networks.detectors import Detections, Detector, Prepared
 
 #: Files, contents of files, or pixels: uint8 (height, width, 3) RGB.
 Images = ImageSet | Sequence[str | Path | bytes | np.ndarray]
 
-Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
 
@@ -276,28 +274,6 @@ def computed_each(
     while batch := list(islice(items, BATCH)):
         computed = iter(compute([item for item in batch if not isinstance(item, UnreadableImage)]))
         yield from (item if isinstance(item, UnreadableImage) else next(computed) for item in batch)
-
-
-def computed_ahead(
-    pool: ThreadPoolExecutor, compute: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
-) -> Iterator[tuple[Item, Loaded]]:
-    """Call ``compute`` on each item in the threads of a pool; yields (item, result), in order.
-
-    ahead : number of items that are taken and computed before an earlier result is used.
-    """
-    waiting: deque[tuple[Item, Future[Loaded]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(compute, item)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
 
 
 def _pillow(image: np.ndarray | Image.Image) -> Image.Image:

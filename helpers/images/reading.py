@@ -2,9 +2,11 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -50,6 +52,8 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 Used = TypeVar("Used")
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 
 class UnreadableImage(ValueError):
@@ -330,29 +334,40 @@ def batches(
         except UnreadableImage as error:
             return error
 
-    with ThreadPoolExecutor(workers) as pool:
-
-        def submit(start: int) -> list[Future[np.ndarray | UnreadableImage]]:
-            return [pool.submit(load, source) for source in files[start : start + batch_size]]
-
-        ahead = submit(0)
-        try:
-            for start in range(0, len(files), batch_size):
-                loaded = [future.result() for future in ahead]
-                ahead = submit(start + batch_size)
-                errors = [item for item in loaded if isinstance(item, UnreadableImage)]
-                if errors and strict:
-                    raise errors[0]
-                skipped += errors
-                pixels = [item for item in loaded if isinstance(item, np.ndarray)]
-                if pixels:
-                    rows = [row for row, item in enumerate(loaded, start) if isinstance(item, np.ndarray)]
-                    yield np.array(rows, dtype=np.int64), np.stack(pixels)
-        finally:
-            for future in ahead:
-                future.cancel()
+    with ThreadPoolExecutor(workers) as pool, closing(computed_ahead(pool, load, files, batch_size)) as computed:
+        loaded = ((row, item) for row, (_, item) in enumerate(computed))
+        while batch := list(islice(loaded, batch_size)):
+            errors = [item for _, item in batch if isinstance(item, UnreadableImage)]
+            if errors and strict:
+                raise errors[0]
+            skipped += errors
+            images = {row: item for row, item in batch if isinstance(item, np.ndarray)}
+            if images:
+                yield np.array(list(images), dtype=np.int64), np.stack(list(images.values()))
     if failures is None:
         warn_unreadable(skipped, len(files))
+
+
+def computed_ahead(
+    pool: ThreadPoolExecutor, compute: Callable[[Item], Loaded], items: Iterable[Item], ahead: int
+) -> Generator[tuple[Item, Loaded]]:
+    """Call ``compute`` on each item in the threads of a pool; yields (item, result), in order.
+
+    ahead : number of items that are taken and computed before an earlier result is used.
+    """
+    waiting: deque[tuple[Item, Future[Loaded]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(compute, item)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 def warn_unreadable(failures: Sequence[UnreadableImage], total: int) -> None:

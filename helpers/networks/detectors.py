@@ -58,9 +58,9 @@ class Detections:
 
 
 class Prepared(NamedTuple):
-    """An image, resized for a detector.
+    """An image, resized for a network.
 
-    pixels : uint8 (height, width, 3) of the detector's input.
+    pixels : uint8 (height, width, 3) of the network's input.
     width, height : of the image, before it was resized.
     """
 
