@@ -28,14 +28,13 @@ KNOWN_TO_IMAGENET = {
 }  # fmt: skip
 
 
-def load(per_class: int | None = None, seed: int = 0) -> ImageSet:
-    """All classes, and the images of BACKGROUND_Google as distractors. Raises `DownloadError` if it is not available.
+def load() -> ImageSet:
+    """All classes, with 31 to 800 images each, and the images of BACKGROUND_Google as distractors.
 
-    per_class : maximum number of images per class, drawn at random (the full set has 31 to 800).
+    Raises `DownloadError` if it is not available.
     """
     folder = download.fetch("caltech101")
     files = image_files(folder)
     folders = [path.parent.name for path in files]
     class_names, labels = numbered(["" if name == BACKGROUND else name for name in folders])
-    images = ImageSet("caltech101", tuple(files), labels, class_names, root=folder)
-    return images if per_class is None else images.sample(per_class, seed)
+    return ImageSet("caltech101", tuple(files), labels, class_names, root=folder)
