@@ -51,8 +51,7 @@ def fully_connected(
     """
     import keras
 
-    _check(layers, units, dropout)
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
+    inputs = _input(layers, units, dropout)
     x = keras.layers.Flatten()(inputs)
     for number in range(1, layers + 1):
         name = EMBEDDING if number == layers else f"dense_{number}"
@@ -70,11 +69,9 @@ def small_cnn(*, layers: int = 3, units: int = 32, dropout: float = 0.3, classes
     """
     import keras
 
-    _check(layers, units, dropout)
+    x = inputs = _input(layers, units, dropout)
     if layers > 5:
         raise ValueError(f"each layer halves the image of {SIZE} pixels, so there can be at most 5, got {layers}")
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
-    x = inputs
     for number in range(layers):
         x = _convolution(x, units * 2**number, 3)
         x = keras.layers.MaxPooling2D(2)(x)
@@ -92,9 +89,7 @@ def alexnet(*, units: int = 4096, dropout: float = 0.5, classes: int = CLASSES) 
     """
     import keras
 
-    _check(1, units, dropout)
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
-    x = inputs
+    x = inputs = _input(1, units, dropout)
     for channels, kernel, pooled in ((96, 5, True), (256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True)):
         x = _convolution(x, channels, kernel)
         if pooled:
@@ -112,9 +107,7 @@ def vgg16(*, units: int = 512, dropout: float = 0.5, classes: int = CLASSES) -> 
     """
     import keras
 
-    _check(1, units, dropout)
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
-    x = inputs
+    x = inputs = _input(1, units, dropout)
     for group in _VGG16:
         for channels in group:
             x = _convolution(x, channels, 3)
@@ -133,8 +126,7 @@ def inception_v1(*, dropout: float = 0.4, classes: int = CLASSES) -> "keras.Mode
     """
     import keras
 
-    _check(1, 1, dropout)
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
+    inputs = _input(1, 1, dropout)
     x = _convolution(inputs, 192, 3)
     for number, group in enumerate(_INCEPTION):
         if number:
@@ -162,11 +154,15 @@ def embedder(model: "keras.Model") -> "keras.Model":
     return keras.Model(model.inputs[0], model.get_layer(EMBEDDING).output, name=f"{model.name}_embedder")
 
 
-def _check(layers: int, units: int, dropout: float) -> None:
+def _input(layers: int, units: int, dropout: float) -> "keras.KerasTensor":
+    """The input of a network, after a check of its hyper-parameters."""
+    import keras
+
     if layers < 1 or units < 1:
         raise ValueError(f"a network needs at least 1 layer and 1 unit, got layers={layers} and units={units}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+    return keras.Input((SIZE, SIZE, 3), name="image")
 
 
 def _convolution(x: "keras.KerasTensor", channels: int, kernel: int) -> "keras.KerasTensor":
