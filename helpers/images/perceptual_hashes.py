@@ -8,6 +8,7 @@ import numpy as np
 from helpers.images import reading
 from helpers.images.components import Components, Link
 from helpers.images.imageset import ImageSet
+from helpers.vectors import l2_normalize
 
 #: Thumbnails are compared if at most this many of the hashes' 64 bits differ.
 HASH_BITS = 10
@@ -101,6 +102,4 @@ def centered(thumbs: np.ndarray) -> np.ndarray:
     thumbs : uint8 (n, …).
     """
     flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.divide(flat, length, out=flat, where=length > 0)
+    return l2_normalize(flat - flat.mean(axis=1, keepdims=True))
