@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 
 import numpy as np
 
@@ -41,7 +41,6 @@ class Wrapper(FeatureExtractor):
         self.of.expect_single_images()
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """See `FeatureExtractor.preprocess`."""
         return self.of.preprocess(image)
 
 
@@ -100,7 +99,7 @@ class TestTimeAugmentation(Wrapper):
         self.name = extractor.name
         if mirror:
             self.name += "+mirror"
-            self.views.append(_View(extractor, "mirror", _mirrored))
+            self.views.append(_View(extractor, "mirror", partial(np.flip, axis=2)))
         if recipe is not None:
             self.name += f"+{copies}-{recipe}"
             self.views += [_View(extractor, f"{recipe}-{i}", _augment(recipe, seed, i)) for i in range(copies)]
@@ -142,10 +141,6 @@ def _extract_by_each(
                 warnings.simplefilter("ignore", UnreadableImageWarning)
             vectors = part.extract(images, cache=cache, strict=strict, progress=progress)
         yield vectors
-
-
-def _mirrored(pixels: np.ndarray) -> np.ndarray:
-    return pixels[:, :, ::-1]
 
 
 def _augment(recipe: str, seed: int, number: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -203,7 +198,6 @@ class Concatenated(FeatureExtractor):
     images_per_second = property(lambda self: _combined_rate(self.parts))
 
     def expect_single_images(self) -> None:
-        """See `FeatureExtractor.expect_single_images`."""
         for part in self.parts:
             part.expect_single_images()
 

@@ -108,10 +108,6 @@ def _by_shares(
     return Explanation(query_map.astype(np.float32), result_map.astype(np.float32), similarity, "shares")
 
 
-def _average_shares(fmap: np.ndarray) -> np.ndarray:
-    return fmap / (fmap.shape[0] * fmap.shape[1])
-
-
 def _maximum_shares(fmap: np.ndarray) -> np.ndarray:
     """The location of a channel's maximum gets all of it; several such locations get equal shares."""
     strongest = fmap.max(axis=(0, 1), keepdims=True)
@@ -132,7 +128,7 @@ def _gem_shares(fmap: np.ndarray) -> np.ndarray:
 
 #: Pooling → each location's share of the pooled vector: float64 (h, w, channels), which sum to that vector.
 _SHARES: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
-    "average": _average_shares,
+    "average": lambda fmap: fmap / fmap[..., 0].size,
     "max": _maximum_shares,
     "gem": _gem_shares,
 }

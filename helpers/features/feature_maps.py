@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -172,7 +171,12 @@ def vectors(
         vectors.
     """
     found = np.empty((len(maps), *tail.outputs[0].shape[1:]), np.float32)
-    compute = partial(_through_tail, tail, maps, batch_size)
+
+    def compute(rows: Sequence[int]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            yield part, tail.predict_on_batch(np.asarray(maps[part], np.float32))
+
     if not cache:
         for rows, part in compute(range(len(maps))):
             found[rows] = part
@@ -182,12 +186,3 @@ def vectors(
         with VectorStore(f"tail-{fingerprints.of_model(tail)[:16]}", found.shape[1]) as kept:
             found = kept.complete([pixels_hash(one) for one in maps], compute)
     return l2_normalize(found) if normalize else found
-
-
-def _through_tail(
-    tail: "keras.Model", maps: np.ndarray, batch_size: int, rows: Sequence[int]
-) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-    """Yield (rows, output) of each batch."""
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        yield part, tail.predict_on_batch(np.asarray(maps[part], np.float32))

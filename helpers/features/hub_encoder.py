@@ -104,7 +104,9 @@ class HubExtractor(DeepExtractor):
         _package()
         import keras
 
-        config = _in_single_precision(read_json(self.folder / CONFIG_FILE))
+        # Layers compute in float32 instead of half precision.
+        text = re.sub('"(mixed_)?b?float16"', '"float32"', json.dumps(read_json(self.folder / CONFIG_FILE)))
+        config = json.loads(text)
         if self._class in RESIZABLE:
             config["config"]["image_shape"] = [self.size, self.size, 3]
         with _loading(self.folder):
@@ -176,7 +178,6 @@ class HubImageTextExtractor(HubExtractor, TextEncoder):
             )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """See `TextEncoder.embed_text`."""
         texts = check_texts(texts)
         ids = self._tokens(texts)
         parts = [ids[start : start + self.batch_size] for start in range(0, len(ids), self.batch_size)]
@@ -301,11 +302,6 @@ def _weights(folder: Path) -> Path:
     if found is None:
         raise EncoderError(f"{folder} has no file {WEIGHT_FILES[0]}. Save the backbone with save_to_preset.")
     return found
-
-
-def _in_single_precision(config: dict) -> dict:
-    """A copy of a configuration in which layers compute in float32 instead of half precision."""
-    return json.loads(re.sub('"(mixed_)?b?float16"', '"float32"', json.dumps(config)))
 
 
 @contextmanager

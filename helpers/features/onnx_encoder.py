@@ -125,7 +125,6 @@ class OnnxImageTextExtractor(OnnxExtractor, TextEncoder):
             )
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
-        """See `TextEncoder.embed_text`."""
         return l2_normalize(self._text_network(*self._tokenizer(check_texts(texts))))
 
     @cached_property

@@ -151,8 +151,12 @@ class WordVectors:
 
     def _mean(self, rows: Sequence[int]) -> np.ndarray:
         """float32 (dim,): the weighted mean of the vectors of some words."""
-        weights = self._weights(np.array(rows))
-        vectors = np.asarray(self.vectors[np.array(rows)], np.float64)
+        places = np.array(rows)
+        weights = np.ones(len(rows))
+        if self.frequency_weight is not None:
+            frequency = 1 / ((places + 1) * self._harmonic)
+            weights = self.frequency_weight / (self.frequency_weight + frequency)
+        vectors = np.asarray(self.vectors[places], np.float64)
         return (weights @ vectors / weights.sum()).astype(np.float32)
 
     def _known(self, word: str) -> int | None:
@@ -171,13 +175,6 @@ class WordVectors:
             return
         for part in parts:
             yield part, self._known(part)
-
-    def _weights(self, rows: np.ndarray) -> np.ndarray:
-        """float64 (m,): the weight of each word in a phrase."""
-        if self.frequency_weight is None:
-            return np.ones(len(rows))
-        frequency = 1 / ((rows + 1) * self._harmonic)
-        return self.frequency_weight / (self.frequency_weight + frequency)
 
     @cached_property
     def _harmonic(self) -> float:

@@ -73,11 +73,8 @@ def _parquet_words(file: Path) -> WordList:
             texts.append(np.frombuffer(text, np.uint8)[ends[0] : ends[-1]].copy())
             lengths.append(np.diff(ends))
     pyarrow.default_memory_pool().release_unused()
-    return WordList(np.concatenate(texts), _starts(lengths))
-
-
-def _starts(lengths: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    return WordList(np.concatenate(texts), starts)
 
 
 # ---- text files -------------------------------------------------------------------------------------------
