@@ -341,13 +341,9 @@ def _cached(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            graph = _read(folder, name) if folder.is_dir() else None
-            if graph is None and unpooled is not None:
-                graph = _unpooled(name, unpooled)
-                if graph is not None:
-                    _write(folder, graph, key)
+            graph = _read(folder, name)
             if graph is None:
-                graph = _graph(reference, name)
+                graph = (_unpooled(name, unpooled) if unpooled else None) or _graph(reference, name)
                 _write(folder, graph, key)
     except OSError as error:
         warnings.warn(
@@ -371,8 +367,7 @@ def _unpooled(name: str, key: dict) -> "openvino.Model | None":
 
     It needs no comparison with Keras: the mean of its output is that of the trusted network.
     """
-    folder, _ = _place(name, key)
-    graph = _read(folder, name) if folder.is_dir() else None
+    graph = _read(_place(name, key)[0], name)
     if graph is None or len(graph.outputs) != 1:
         return None
     from openvino import opset8
@@ -408,7 +403,9 @@ def _write(folder: Path, graph: "openvino.Model", key: dict) -> None:
 
 
 def _read(folder: Path, name: str) -> "openvino.Model | None":
-    """The stored network; if it is damaged, it is deleted with a warning."""
+    """The stored network, if there is one; if it is damaged, it is deleted with a warning."""
+    if not folder.is_dir():
+        return None
     try:
         for file, expected in json.loads((folder / _FACTS).read_text())["sha256"].items():
             if _sum(folder / file) != expected:
