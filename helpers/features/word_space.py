@@ -151,17 +151,12 @@ class _Learned(WordSpace, ABC):
 
 
 class RidgeDevise(_Learned):
-    """Ridge regression from features to word vectors, in closed form.
-
-    alphas : regularization strengths; leave-one-out cross-validation chooses one (`sklearn.linear_model.RidgeCV`).
-        With one image per class, it estimates the error for unseen classes.
-    """
+    """Ridge regression from features to word vectors, in closed form."""
 
     name = "ridge"
-
-    def __init__(self, words: WordVectors, alphas: Sequence[float] = tuple(np.logspace(-2, 2, 13))):
-        super().__init__(words)
-        self.alphas = tuple(alphas)
+    #: Regularization strengths; leave-one-out cross-validation chooses one (`sklearn.linear_model.RidgeCV`). With one
+    #: image per class, it estimates the error for unseen classes.
+    alphas: Sequence[float] = tuple(np.logspace(-2, 2, 13))
 
     def _learn(self, features: np.ndarray, labels: np.ndarray, targets: np.ndarray) -> Layers:
         from sklearn.linear_model import RidgeCV

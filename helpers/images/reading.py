@@ -382,10 +382,7 @@ def warn_unreadable(failures: Sequence[UnreadableImage], total: int) -> None:
         )
 
 
-def readable(images: ImageSet, strict: bool = False, workers: int = 2) -> ImageSet:
-    """The set without the images that cannot be read, which one warning lists.
-
-    strict : raise `UnreadableImage` for the first of them instead.
-    """
-    read = batches(images, 1, strict=strict, workers=workers, transform=lambda image: image[:1, :1])
+def readable(images: ImageSet) -> ImageSet:
+    """The set without the images that cannot be read, which one warning lists."""
+    read = batches(images, 1, transform=lambda image: image[:1, :1])
     return images.subset([row for rows, _ in read for row in rows])

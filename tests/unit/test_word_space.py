@@ -78,7 +78,9 @@ def clusters(seed=0, count=40):
 
 def test_ridge_is_that_of_scikit_learn(words):
     features, labels = clusters()
-    space = RidgeDevise(words, alphas=[0.5]).fit(features, labels, NAMES)
+    space = RidgeDevise(words)
+    space.alphas = [0.5]
+    space.fit(features, labels, NAMES)
     assert space.alpha == 0.5
     known = labels < 3
     reference = Ridge(0.5).fit(features[known], np.eye(3)[labels[known]])
