@@ -167,14 +167,12 @@ class WordVectors:
                 return int(row)
         return None
 
-    def _parts(self, token: str) -> Iterator[tuple[str, int | None]]:
+    def _parts(self, token: str) -> list[tuple[str, int | None]]:
         row = self._known(token)
         parts = [part for part in _JOINTS.split(token.removesuffix("'s")) if part]
         if row is not None or len(parts) < 2:
-            yield token, row
-            return
-        for part in parts:
-            yield part, self._known(part)
+            return [(token, row)]
+        return [(part, self._known(part)) for part in parts]
 
     @cached_property
     def _harmonic(self) -> float:
