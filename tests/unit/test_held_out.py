@@ -69,5 +69,5 @@ def test_groups_stay_on_one_side():
 
 def test_no_image_left_for_training_is_refused():
     images = image_set()
-    with pytest.raises(ValueError, match="every image is a query"):
+    with pytest.raises(ValueError, match="every image with a class is a query"):
         learnable(leave_one_out(images, "toy-leave-one-out"), images)
