@@ -16,7 +16,6 @@ COLUMNS = ("leak", "how", "correlation", "first", "second", "same_class", "keep"
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     command = common.add_command(
         commands,
         "audit",

@@ -101,18 +101,19 @@ def add_formats(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveG
 
 
 def add_extractor(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the option --extractor."""
     parser.add_argument("-x", "--extractor", metavar="NAME", default=DEFAULT_EXTRACTOR, help=text)
 
 
 def add_backend(parser: argparse.ArgumentParser, text: str = "") -> None:
-    """Add the option --backend."""
     text = f"the index that finds the nearest vectors; default: %(default)s{text}"
     parser.add_argument("-b", "--backend", metavar="NAME", default=DEFAULT_BACKEND, help=text)
 
 
+def add_k(parser: argparse.ArgumentParser, default: int, text: str) -> None:
+    parser.add_argument("-k", type=positive, default=default, metavar="K", help=f"{text}; default: %(default)s")
+
+
 def add_follow_links(parser: argparse.ArgumentParser) -> None:
-    """Add the option --follow-links."""
     parser.add_argument("--follow-links", action="store_true", help="enter linked folders, too, each once")
 
 
@@ -212,7 +213,7 @@ def print_json(value: object) -> None:
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Print CSV with a header; see `helpers.text.write_csv`."""
+    """`helpers.text.write_csv` to standard output."""
     write_csv(sys.stdout, columns, rows)
 
 

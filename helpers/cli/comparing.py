@@ -21,7 +21,6 @@ REMOTE = ("milvus", "elasticsearch", "opensearch")
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     command = common.add_command(
         commands,
         "compare",

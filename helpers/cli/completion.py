@@ -14,7 +14,6 @@ _FOLDERS = {"FOLDER", "FOLDER2", "OLDFOLDER", "DIR", "ENGINE"}
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     command = common.add_command(
         commands,
         "completion",

@@ -20,7 +20,6 @@ _CLASSES = 10
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
     info = common.add_command(
         commands,
         "info",
@@ -56,19 +55,12 @@ to the indexed folder, added is a time in UTC, and null means that the image has
     common.add_formats(listing)
 
 
-def _open(folder: Path) -> "Engine":
-    """An engine without its extractor, so that no weights are needed."""
-    from helpers.search.engine import Engine, UnopenedExtractor
-
-    return Engine.load(folder, UnopenedExtractor.of(folder), mmap=True)
-
-
 # ---- info ------------------------------------------------------------------------------------------
 
 
 def _info(options: argparse.Namespace) -> int:
     folder = locations.engine_folder(options.engine)
-    engine = _open(folder)
+    engine = locations.load_without_extractor(folder)
     locations.note_missing(engine, folder)
     facts = _facts(folder, engine)
     if options.json:
@@ -149,7 +141,7 @@ def _list(options: argparse.Namespace) -> int:
     from helpers.search.persist.added_dates import added_dates
 
     folder = locations.engine_folder(options.engine)
-    engine = _open(folder)
+    engine = locations.load_without_extractor(folder)
     table, ids = engine.table, engine.index.ids
     if options.class_name is not None:
         label = table.class_label(options.class_name)

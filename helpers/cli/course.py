@@ -10,7 +10,6 @@ from helpers.cli.common import USAGE, CommandError
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     notebook = common.add_command(
         commands,
         "notebook",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
     _register_add(commands)
     _register_others(commands)
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,6 @@ _SOURCES = ("detector", "grid", "proposals")
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     index = common.add_command(
         commands,
         "index",
@@ -143,8 +143,8 @@ def _make(
     try:
         engine.save(output, replace=force, former=None if old is None else old.saved)
     except BaseException:
-        if not existed:
-            _remove_partial(output)
+        if not existed and output.is_dir() and not locations.is_engine(output):
+            shutil.rmtree(output)
         raise
     classify_new(output, engine)
     kept = f", {len(added):,} from elsewhere kept" if len(added) else ""
@@ -229,11 +229,10 @@ def _engine_to_keep(output: Path, gallery: "ImageSet", source: str, force: bool)
     """
     if not locations.is_engine(output):
         return None
-    from helpers.search.engine import Engine, UnopenedExtractor
     from helpers.search.persist.engine_file import EngineFolderError
 
     try:
-        old = Engine.load(output, UnopenedExtractor.of(output), mmap=True)
+        old = locations.load_without_extractor(output)
     except (EngineFolderError, OSError, ValueError) as error:
         if force:
             return None
@@ -280,11 +279,3 @@ def _added_images(old: "Engine", gallery: "ImageSet", output: Path, force: bool)
         )
     log(f"note: {pluralize(len(gone), 'added image')} dropped, because their files are gone: {named}")
     return ids[there]
-
-
-def _remove_partial(output: Path) -> None:
-    """Delete the folder of an engine that could not be saved. It has no subfolders."""
-    if output.is_dir() and not locations.is_engine(output):
-        for path in output.iterdir():
-            path.unlink()
-        output.rmdir()

@@ -42,10 +42,7 @@ BACKENDS = {
     "annoy:cosine": ("annoy", "a forest of random hyperplanes that cannot be changed; also annoy:manhattan"),
     "milvus:my.db": ("milvus", "Milvus Lite: a file, no server"),
     "milvus://host:19530/name": ("milvus", "a running Milvus server (compose.yaml starts one)"),
-    "elasticsearch://host:9200/name": (
-        "elasticsearch",
-        "a running Elasticsearch server (compose.yaml starts one)",
-    ),
+    "elasticsearch://host:9200/name": ("elasticsearch", "a running Elasticsearch server (compose.yaml starts one)"),
     "opensearch://host:9200/name": ("opensearch", "a running OpenSearch server (compose.yaml starts one)"),
 }
 
@@ -72,7 +69,6 @@ For entries that are not available here, the command says how to get them. --jso
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
     for name, run, summary, text in (
         ("extractors", _extractors, "List the feature extractors, which turn images into vectors.", _LIST_TEXT),
         ("backends", _backends, "List the indexes that find the nearest vectors.", _LIST_TEXT),
@@ -133,13 +129,8 @@ def _extractor(name: str) -> dict:
 
 
 def _backends(options: argparse.Namespace) -> int:
-    _print(
-        [
-            _entry(name, description, extras.missing(extra) if extra else "")
-            for name, (extra, description) in BACKENDS.items()
-        ],
-        options,
-    )
+    listed = BACKENDS.items()
+    _print([_entry(name, text, extras.missing(extra) if extra else "") for name, (extra, text) in listed], options)
     if not options.json:
         print("add options after a question mark: faiss:hnsw?m=32&search=128")
     return OK
@@ -168,12 +159,8 @@ def _encoders(options: argparse.Namespace) -> int:
     registry = encoder_list.hub_registry() if options.all else None
     found = {"hub": encoder_list.hub_encoders(registry), "onnx": encoder_list.onnx_encoders()}
     if options.json:
-        common.print_json(
-            {
-                name: {"encoders": [asdict(one) for one in found[name]], "remedy": remedies[name] or None}
-                for name in found
-            }
-        )
+        lists = {name: [asdict(one) for one in encoders] for name, encoders in found.items()}
+        common.print_json({name: {"encoders": lists[name], "remedy": remedies[name] or None} for name in lists})
         return OK
     for name, title in (
         ("hub", "KerasHub, opened as hub:PRESET or hub:FOLDER:"),

@@ -107,6 +107,13 @@ def load_engine(folder: Path, root: str | None = None) -> "Engine":
     return engine
 
 
+def load_without_extractor(folder: Path, root: Path | None = None) -> "Engine":
+    """Load an engine without its extractor, so that no weights are needed."""
+    from helpers.search.engine import Engine, UnopenedExtractor
+
+    return Engine.load(folder, UnopenedExtractor.of(folder), root, mmap=True)
+
+
 def note_missing(engine: "Engine", folder: Path, has_root: bool = False) -> None:
     """Print a line for each folder of images that is not there.
 

@@ -19,7 +19,7 @@ from helpers import paths
 from helpers.cli import common
 from helpers.cli.arguments import parse
 
-#: The modules of the commands, in the order of ``lookalike --help``.
+#: The modules of the commands, in the order of ``lookalike --help``. ``register`` of a module adds its commands.
 COMMAND_MODULES = (
     "indexing", "syncing", "engines", "contents", "searching", "words", "scores", "comparing", "audits", "listings",
     "serving", "course", "completion",

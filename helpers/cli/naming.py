@@ -28,11 +28,8 @@ class ImageNames:
         Raises CommandError: several images have this name.
         """
         table, path = self._table, Path(name).resolve()
-        known = [
-            *table.ids_at(locations.absolute(Path(name))),
-            *table.ids_at(table.root / name if table.root else name),
-        ]
-        if found := self._held.intersection(known):
+        places = locations.absolute(Path(name)), table.root / name if table.root else name
+        if found := self._held.intersection(id for place in places for id in table.ids_at(place)):
             return found
         if name.isdecimal() and int(name) in self._held:
             return {int(name)}
@@ -59,8 +56,7 @@ class ImageNames:
             id
             for id in self._indexed
             if fnmatchcase(_key(self._table, self._paths[id]), pattern)
-            or fnmatchcase(self._paths[id], pattern)
-            or fnmatchcase(self._paths[id], below)
+            or any(fnmatchcase(self._paths[id], one) for one in (pattern, below))
         }
 
 

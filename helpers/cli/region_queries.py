@@ -27,8 +27,9 @@ def add_region_options(parser: argparse.ArgumentParser) -> None:
     text = "search by an object that --detect lists; can be repeated"
     parser.add_argument("--object", type=common.positive, metavar="N", action="append", default=[], help=text)
     parser.add_argument("--detect", action="store_true", help="list the objects of the image instead of searching")
-    text = "compare with whole images, even if the engine has regions"
-    parser.add_argument("--whole", action="store_true", help=text)
+    parser.add_argument(
+        "--whole", action="store_true", help="compare with whole images, even if the engine has regions"
+    )
     add_detector_options(parser)
 
 

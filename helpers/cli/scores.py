@@ -33,7 +33,6 @@ _DEPTH = 100
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
     _register_evaluate(commands)
     _register_leaderboard(commands)
 
@@ -118,9 +117,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     protocol = None if layout is not None else _open_protocol(options)
     common.open_index(options.backend)
     # Extractors are opened after all checks, because this may download weights.
-    extractors = [
-        common.open_extractor(name) for name in dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
-    ]
+    names = dict.fromkeys(options.extractor or [common.DEFAULT_EXTRACTOR])
+    extractors = [common.open_extractor(name) for name in names]
     if layout is not None:
         name = locations.source_name(options.target)
         protocol, vectors = _layout_protocol(layout, name, options.keep_copies, extractors)
@@ -271,13 +269,10 @@ def _print_comparison(
         f"{pluralize(len(protocol.gallery), 'image')}{distractors}; {backend}"
     )
     metrics = [metric for metric in SHOWN if metric in first.metrics]
-    lines = []
-    for name, table in tables.items():
-        rows = table.set_index("metric")
-        lines.append([name, *(_with_interval(rows.loc[metric]) for metric in metrics)])
-    rows = tables[first_name].set_index("metric")
+    rows = {name: table.set_index("metric") for name, table in tables.items()}
+    lines = [[name, *(_with_interval(each.loc[metric]) for metric in metrics)] for name, each in rows.items()]
     for bound in ("chance", "ceiling"):
-        lines.append([bound, *(f"{rows.loc[metric, bound]:.3f}" for metric in metrics)])
+        lines.append([bound, *(f"{rows[first_name].loc[metric, bound]:.3f}" for metric in metrics)])
     common.print_table(["", *metrics], lines)
     for name in other_names:
         differences = [

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 _RESULT_KEYS = ", ".join(f'"{column}"' for column in RESULT_COLUMNS)
-
-
 _EXAMPLES = """
 lookalike search holiday.jpg
 lookalike search holiday.jpg -e photos.engine -k 20
@@ -76,7 +74,6 @@ Re-ranking (--rerank) changes the order of the best results. All methods except 
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     search = common.add_command(
         commands,
         "search",
@@ -87,9 +84,7 @@ def register(commands: "common.Commands") -> None:
     )
     search.add_argument("images", metavar="IMAGE|FOLDER|-", nargs="*", help="- is an image from standard input")
     locations.add_engine(search)
-    search.add_argument(
-        "-k", type=common.positive, default=10, metavar="K", help="number of results per query; default: %(default)s"
-    )
+    common.add_k(search, 10, "number of results per query")
     text = "minimum score of a result; a search may then find no results"
     search.add_argument("--threshold", type=float, metavar="SCORE", help=text)
     text = "leave out these images of the engine: an id, key, path, folder, or a pattern with * and ?; can be repeated"

@@ -8,7 +8,6 @@ from helpers.cli.common import OK, UNAVAILABLE, USAGE, CommandError, printable
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     serve = common.add_command(
         commands,
         "serve",

@@ -20,7 +20,6 @@ _FEW = 10
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the command of this module to a parser."""
     sync = common.add_command(
         commands,
         "sync",
@@ -53,11 +52,11 @@ another class now) and remove. Files are not decoded for this, so a file that is
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from helpers.search.engine import Engine, UnopenedExtractor
+    from helpers.search.engine import Engine
 
     folder = locations.engine_folder(options.engine)
     root = None if options.root is None else locations.root_folder(options.root)
-    engine = Engine.load(folder, UnopenedExtractor.of(folder), root, mmap=True)
+    engine = locations.load_without_extractor(folder, root)
     locations.note_missing(engine, folder, has_root=True)
     source = engine.table.source
     if source is None:
@@ -119,12 +118,9 @@ def refuse_lost(engine: "Engine", gallery: "ImageSet", folder: Path, force: bool
 
 def _empty_folders(files: Iterable[Path]) -> list[Path]:
     """The folders of files that do not exist, or the nearest of their parents that do, if they are empty."""
-    found = set()
-    for parent in {file.parent for file in files}:
-        place = next(one for one in (parent, *parent.parents) if one.exists())
-        if not any(place.iterdir()):
-            found.add(place)
-    return sorted(found)
+    parents = {file.parent for file in files}
+    places = {next(one for one in (parent, *parent.parents) if one.exists()) for parent in parents}
+    return sorted(place for place in places if not any(place.iterdir()))
 
 
 def _print_preview(engine: "Engine", gallery: "ImageSet", folder: Path) -> None:
@@ -135,11 +131,8 @@ def _print_preview(engine: "Engine", gallery: "ImageSet", folder: Path) -> None:
         Outcome.NEW: "add", Outcome.COPY: "add", Outcome.CHANGED: "replace", Outcome.RECLASSIFIED: "reclass",
     }  # fmt: skip
     planned, table = preview(engine, gallery, folder), engine.table
-    rows = [
-        (verbs[outcome], path)
-        for path, outcome in zip(planned.paths, planned.outcomes, strict=True)
-        if outcome in verbs
-    ]
+    outcomes = zip(planned.paths, planned.outcomes, strict=True)
+    rows = [(verbs[outcome], path) for path, outcome in outcomes if outcome in verbs]
     rows += [("remove", str(table.path(id))) for id in planned.others.gone.tolist()]
     for verb, path in rows:
         print(f"{verb:<8}  {printable(path)}")
@@ -169,16 +162,13 @@ def update(
                 snapshot.write_source(connection, source, live.engine.saved.roots)
         done = sync(live, gallery)
         wait_for_compaction(live)
-        gone, elsewhere, unlisted = (
-            len(part) for part in (done.others.gone, done.others.elsewhere, done.others.unlisted)
-        )
         classify_new(output, live.engine)
         details = [f"{described(live.engine)}; {describe_additions(done.additions)}"]
-        if gone:
+        if gone := len(done.others.gone):
             details.append(f"{gone:,} removed, because {'its file is' if gone == 1 else 'their files are'} gone")
-        if elsewhere:
+        if elsewhere := len(done.others.elsewhere):
             details.append(f"{elsewhere:,} from elsewhere kept")
-        if unlisted:
+        if unlisted := len(done.others.unlisted):
             details.append(f"{unlisted:,} kept that {printable(gallery.name)} does not list")
         print(f"{printable(output)}: {', '.join(details)}; {extractor.computed:,} extracted")
 

@@ -115,8 +115,7 @@ def _image_parts(search: Search) -> list[tuple[Path, "QueryPart"]]:
     weights = options.weights or [1.0] * len(images)
     if len(weights) != len(images):
         raise CommandError(f"--weights has {len(weights)} numbers for {pluralize(len(images), 'image')}", USAGE)
-    vectors = reweighted(search.engine, vectors, options)
-    parts = map(QueryPart, weights, vectors)
+    parts = map(QueryPart, weights, reweighted(search.engine, vectors, options))
     return list(zip(images, parts, strict=True))
 
 

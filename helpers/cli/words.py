@@ -9,7 +9,6 @@ from helpers.cli.common import OK, USAGE, CommandError, log, pluralize, printabl
 
 
 def register(commands: "common.Commands") -> None:
-    """Add the commands of this module to a parser."""
     classify = common.add_command(
         commands,
         "classify",
@@ -50,13 +49,7 @@ sidecars are kept.
         common.VECTORS_KEPT,
     )
     tags.add_argument("images", metavar="IMAGE|FOLDER", nargs="+")
-    tags.add_argument(
-        "-k",
-        type=common.positive,
-        default=5,
-        metavar="K",
-        help="largest number of words per image; default: %(default)s",
-    )
+    common.add_k(tags, 5, "largest number of words per image")
     text = "minimum score of a word; default: %(default)s"
     tags.add_argument("--threshold", type=common.number(float, 0, 1), default=0.1, metavar="P", help=text)
     common.add_follow_links(tags)
@@ -75,9 +68,7 @@ lookalike words "sailing boat" -k 20 --json
         'The score is the cosine of the word vectors. --json prints a list of {"word", "score"}.',
     )
     words.add_argument("text", metavar="TEXT")
-    words.add_argument(
-        "-k", type=common.positive, default=10, metavar="K", help="number of words; default: %(default)s"
-    )
+    common.add_k(words, 10, "number of words")
     words.add_argument("--vectors", metavar="FILE", help="a text file of word vectors; default: GloVe 6B")
     common.add_formats(words)
 
@@ -136,12 +127,8 @@ def _tags(options: argparse.Namespace) -> int:
     if options.csv:
         write_table(sys.stdout, names, found)
     elif options.json:
-        common.print_json(
-            [
-                {"image": name, "tags": [{"word": tag.word, "score": round(tag.score, 4)} for tag in tags]}
-                for name, tags in zip(names, found, strict=True)
-            ]
-        )
+        words = [[{"word": tag.word, "score": round(tag.score, 4)} for tag in tags] for tags in found]
+        common.print_json([{"image": name, "tags": tags} for name, tags in zip(names, words, strict=True)])
     elif options.sidecars:
         done = write_sidecars(images.paths, found)
         print(f"{pluralize(len(done.written), 'sidecar')} written")
