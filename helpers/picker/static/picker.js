@@ -134,6 +134,13 @@ class Page {
     return make("button", { type: "button", onclick: action, ...given }, text);
   }
 
+  form(name, action, ...children) {
+    return make("form", { class: name, noValidate: true, onsubmit: (event) => {
+      event.preventDefault();
+      action();
+    } }, ...children);
+  }
+
   field(label, control) {
     control.id ||= this.id(`field-${++this.fields || (this.fields = 1)}`);
     return make("div", { class: "field" }, make("label", { for: control.id }, label), control);
@@ -191,11 +198,7 @@ class Page {
     this.position = make("span", { class: "dim" });
     this.cropInputs = ["Left", "Top", "Width", "Height"].map((name) =>
       make("input", { type: "number", min: "0", max: "100", step: "1", name: name.toLowerCase(), value: "0" }));
-    const apply = (event) => {
-      event.preventDefault();
-      this.do("crop", fromFields(this.cropForm.elements));
-    };
-    this.cropForm = make("form", { class: "crop-form", noValidate: true, onsubmit: apply },
+    this.cropForm = this.form("crop-form", () => this.do("crop", fromFields(this.cropForm.elements)),
       make("div", { class: "four" }, ...this.cropInputs.map((input) => this.field(`${input.name} %`, input))),
       make("div", { class: "line" }, make("button", { type: "submit" }, "Crop"),
         this.wholeButton = this.button("Whole image", () => this.do("uncrop"))));
@@ -266,10 +269,8 @@ class Page {
   describePart() {
     this.text = make("input", { type: "text", class: "text", placeholder: "boat at night -people",
       "data-tip": "What results show. A minus sign in front of a word leaves out what it names: boat at night -people" });
-    this.textForm = make("form", { class: "line", noValidate: true, onsubmit: (event) => {
-      event.preventDefault();
-      this.do("set_text", { text: this.text.value });
-    } }, this.field("Text", this.text), make("button", { type: "submit" }, "Search by text"));
+    this.textForm = this.form("line", () => this.do("set_text", { text: this.text.value }),
+      this.field("Text", this.text), make("button", { type: "submit" }, "Search by text"));
     this.parts = make("ul", { class: "line parts", "aria-label": "Parts of the query" });
     this.partsHint = make("span", { class: "dim parts-hint" }, "Shift+click or + adds an image to the query.");
     return make("div", { class: "line describe" }, this.textForm, this.parts, this.partsHint);
@@ -345,10 +346,6 @@ class Page {
       this.file.value = "";
     } });
     this.file.id = this.id("file");
-    const form = (action, ...children) => make("form", { class: "line", noValidate: true, onsubmit: (event) => {
-      event.preventDefault();
-      action();
-    } }, ...children);
     this.thumbnails = make("div", { class: "thumbnails", role: "group", "aria-label": "Images; move with the arrow keys",
       onkeydown: (event) => this.moveFocus(event) });
     this.pageText = make("span", { class: "dim" });
@@ -359,12 +356,12 @@ class Page {
       make("div", { class: "line sources" },
         this.field("Class", this.classes),
         this.button("Random", () => this.do("random")),
-        form(() => this.row.value !== "" && this.do("choose", { row: this.row.valueAsNumber }),
+        this.form("line", () => this.row.value !== "" && this.do("choose", { row: this.row.valueAsNumber }),
           this.field("Number", this.row), make("button", { type: "submit", "aria-label": "Go to the number" }, "Go")),
-        form(() => this.do("choose_path", { path: this.path.value }),
+        this.form("line", () => this.do("choose_path", { path: this.path.value }),
           this.field("Path", this.path), make("button", { type: "submit", "aria-label": "Open the path" }, "Open")),
         make("span", { class: "file" }, this.file, make("label", { for: this.file.id, class: "button" }, "Upload …")),
-        this.button("Paste", () => this.pasteFromClipboard()),
+        this.button("Paste", () => this.sendFile(copiedImage(), true)),
         make("span", { class: "dim" }, "or drop a file here, or press Ctrl+V")),
       this.thumbnails,
       make("div", { class: "line" }, this.previousButton, this.nextButton, this.pageText));
@@ -430,18 +427,12 @@ class Page {
 
   // ---- uploads ----
 
-  async pasteFromClipboard() {
-    try {
-      await this.sendFile(await copiedImage(), true);
-    } catch (error) {
-      this.showError(error.message);
-    }
-  }
-
+  // file: an image file, or a promise of one.
   async sendFile(file, pasted = false) {
     try {
-      const bytes = await contentOf(file);
-      this.do(pasted ? "paste" : "upload", pasted ? {} : { name: file.name ?? "upload" }, bytes);
+      const image = await file;
+      const bytes = await contentOf(image);
+      this.do(pasted ? "paste" : "upload", pasted ? {} : { name: image.name ?? "upload" }, bytes);
     } catch (error) {
       this.showError(error.message);
     }
@@ -473,8 +464,7 @@ class Page {
       this.do(this.comparing.checked ? "compare" : "compare_off") });
     this.second = make("fieldset", { class: "line" }, make("legend", {}, "Second method"),
       ...this.secondSelects.map(([part, select]) => this.field(labels[part], select)));
-    return make("form", { class: "settings", noValidate: true, onsubmit: (event) => {
-      event.preventDefault();
+    return this.form("settings", () => {
       // Send what was just typed before the search.
       clearTimeout(this.timers.get("k"));
       this.timers.delete("k");
@@ -482,7 +472,7 @@ class Page {
       const typed = this.text.value.trim();
       if (!this.textForm.hidden && typed !== (this.state.query?.text ?? "")) this.do("set_text", { text: typed });
       else this.do("search");
-    } },
+    },
     make("fieldset", { class: "line" }, make("legend", {}, "Method"),
       ...this.firstSelects.map(([part, select]) => this.field(labels[part], select)),
       this.field("k", this.k),
