@@ -56,11 +56,9 @@ one is recommended. If you repeat a comparison, scores are exactly the same, but
     command.add_argument("folder", metavar="FOLDER|TABLE")
     text = f"names separated by commas; default: networks whose weights are here, and {', '.join(CLASSICAL)}"
     command.add_argument("-x", "--extractors", metavar="NAMES", type=_names, help=text)
-    text = "names separated by commas; default: {}"
-    command.add_argument(
-        "-b", "--backends", metavar="NAMES", type=_names, default=[DEFAULT_BACKEND], help=text.format(DEFAULT_BACKEND)
-    )
-    command.add_argument("-r", "--rerankers", metavar="NAMES", type=_names, default=["none"], help=text.format("none"))
+    for short, name, only in (("-b", "--backends", DEFAULT_BACKEND), ("-r", "--rerankers", "none")):
+        text = f"names separated by commas; default: {only}"
+        command.add_argument(short, name, metavar="NAMES", type=_names, default=[only], help=text)
     for name, default, what in (("queries", 200, "queries"), ("images", 2000, "images that are compared")):
         help_text = f"the largest number of {what}; default: %(default)s"
         command.add_argument(f"--{name}", metavar="N", type=common.positive, default=default, help=help_text)
@@ -231,7 +229,8 @@ def _write(file: Path, comparison: "Comparison", content: dict[str, Any]) -> Non
 def _print(comparison: "Comparison") -> None:
     from helpers.evaluation.comparison import METRICS
 
-    first, lines = next(iter(comparison.results.values())), []
+    best, *others = comparison.results
+    first, lines = comparison.results[best], []
     for name, one in comparison.results.items():
         scores = (
             f"{one.scores.mean(m):.3f} [{one.intervals[m].low:.3f}, {one.intervals[m].high:.3f}]" for m in METRICS
@@ -242,8 +241,7 @@ def _print(comparison: "Comparison") -> None:
         lines.append([bound, *(f"{mean(metric):.3f}" for metric in METRICS), "", "", ""])
     common.print_table(["", *METRICS, "images/s", "ms/query", "bytes/image"], lines)
     print("in brackets: 95 % intervals by bootstrap over queries")
-    best = next(iter(comparison.results))
-    for name in list(comparison.results)[1:]:
+    for name in others:
         gap = comparison.differences[name, best]
         verdict = "cannot be told apart" if gap.includes_zero else "worse"
         print(f"{name} minus {best}: mAP {gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {verdict}")

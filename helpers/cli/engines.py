@@ -157,8 +157,7 @@ def _compact(options: argparse.Namespace) -> int:
 
     folder = locations.engine_folder(options.engine)
     changes = compact(folder)
-    regions = remove_unused(folder)
-    if regions:
+    if regions := remove_unused(folder):
         log(f"note: {pluralize(regions, 'region')} of removed images deleted")
     total = manifest_of(folder).indexed
     print(f"{printable(folder)}: {pluralize(changes, 'change')} written into the index, {total:,} images in total")

@@ -154,17 +154,13 @@ def images_named(names: Sequence[str], follow_links: bool = False) -> tuple["Ima
     from helpers.images.imageset import ImageSet
 
     files: list[Path] = []
-    only_files = True
     for name in names:
         path = images_path(name)
-        if path.is_dir():
-            found = scan(path, follow_links).images
-            if not found:
-                raise CommandError(f"{printable(path)} holds no image")
-            files += found
-            only_files = False
-        else:
-            files.append(path)
+        found = scan(path, follow_links).images if path.is_dir() else [path]
+        if not found:
+            raise CommandError(f"{printable(path)} holds no image")
+        files += found
+    only_files = not any(Path(name).is_dir() for name in names)
     return ImageSet("queries", tuple(files), np.full(len(files), -1), ()), only_files
 
 

@@ -28,7 +28,7 @@ class ImageNames:
         Raises CommandError: several images have this name.
         """
         table, path = self._table, Path(name).resolve()
-        places = locations.absolute(Path(name)), table.root / name if table.root else name
+        places = (locations.absolute(Path(name)), table.root / name if table.root else name)
         if found := self._held.intersection(id for place in places for id in table.ids_at(place)):
             return found
         if name.isdecimal() and int(name) in self._held:

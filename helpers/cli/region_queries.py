@@ -69,19 +69,16 @@ def check_options(options: argparse.Namespace) -> None:
 def list_objects(options: argparse.Namespace, image: str) -> int:
     """Print the objects of the query image. ``image`` : as in the command line."""
     found = _detected(options)
+    columns = ("object", "class_name", "score", "box")
     rows = [
         (number, name, round(float(score), 4), _text(box))
         for number, (name, score, box) in enumerate(zip(found.names, found.scores, found.boxes, strict=True), 1)
     ]
     if options.json:
-        common.print_json(
-            [
-                {"object": number, "class_name": name, "score": score, "box": [int(side) for side in box.split(",")]}
-                for number, name, score, box in rows
-            ]
-        )
+        values = ((*row, [int(side) for side in box.split(",")]) for *row, box in rows)
+        common.print_json([dict(zip(columns, each, strict=True)) for each in values])
     elif options.csv:
-        common.print_csv(("object", "class_name", "score", "box"), rows)
+        common.print_csv(columns, rows)
     else:
         for number, name, score, box in rows:
             print(f"{number:4}  {score:6.2f}  {printable(name):<20}  {box}")

@@ -187,8 +187,7 @@ def _search_images(search: Search) -> list[Found]:
     else:
         ranking = _reranked(search, images, vectors)
     results = [engine.results(Ranking(ranking.ids[[i]], ranking.scores[[i]])) for i in range(len(images))]
-    short = sum(len(result) < k for result in results)
-    if short:
+    if short := sum(len(result) < k for result in results):
         log(
             f"note: {pluralize(short, 'query')} got fewer than {k} results, because {engine.index.spec} does not reach "
             "all images. A more thorough index such as exact:cosine does"
