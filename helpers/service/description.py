@@ -37,9 +37,7 @@ def _require_file(operation: dict, schemas: dict) -> None:
         schema = schemas[form["schema"]["$ref"].rpartition("/")[2]]
         image = schema["properties"]["image"]
         if "anyOf" in image:
-            schema["properties"]["image"] = image["anyOf"][0] | {
-                name: value for name, value in image.items() if name != "anyOf"
-            }
+            schema["properties"]["image"] = image.pop("anyOf")[0] | image
         schema["required"] = ["image"]
 
 

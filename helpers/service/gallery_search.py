@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from helpers.service.image_schemas import DetailsOut, SizesOut
 from helpers.service.listing import Listing, Sort
 from helpers.service.schemas import (
     ClassOut,
+    GalleryOut,
     ImageOut,
     ImagesOut,
     MatchOut,
@@ -46,20 +46,6 @@ from helpers.service.schemas import (
 )
 from helpers.service.settings import MAX_DEPTH
 from helpers.text import printable
-
-
-class Summary(TypedDict):
-    """The fields of `InfoOut` that describe the gallery and its engine."""
-
-    name: str
-    images: int
-    extractor: str
-    index: str
-    classes: list[ClassOut]
-    no_class: int
-    text: bool
-    regions: str | None
-    rerankers: list[str]
 
 
 class GallerySearch:
@@ -79,24 +65,24 @@ class GallerySearch:
         self._classes: tuple[Engine | None, dict[str | None, IdSet]] = (None, {})
         self._listing = Listing()
 
-    def summary(self) -> Summary:
+    def summary(self) -> GalleryOut:
         """What the index contains, and which searches it supports."""
         engine = self._current()
         table, ids = engine.table, engine.index.ids
         labels = table.labels[ids]
         counts = np.bincount(labels[labels != NO_CLASS], minlength=len(table.class_names))
         classes = [(name, int(count)) for name, count in zip(table.class_names, counts, strict=True) if count]
-        return {
-            "name": table.name,
-            "images": len(ids),
-            "extractor": engine.extractor.name,
-            "index": engine.index.spec,
-            "classes": [ClassOut(name=name, count=count) for name, count in sorted(classes)],
-            "no_class": int(np.count_nonzero(labels == NO_CLASS)),
-            "text": self._words is not None or embeds_text(engine.extractor),
-            "regions": None if self._regions is None else self._regions.source,
-            "rerankers": list(names_for(engine.index.metric)),
-        }
+        return GalleryOut(
+            name=table.name,
+            images=len(ids),
+            extractor=engine.extractor.name,
+            index=engine.index.spec,
+            classes=[ClassOut(name=name, count=count) for name, count in sorted(classes)],
+            no_class=int(np.count_nonzero(labels == NO_CLASS)),
+            text=self._words is not None or embeds_text(engine.extractor),
+            regions=None if self._regions is None else self._regions.source,
+            rerankers=list(names_for(engine.index.metric)),
+        )
 
     def search(
         self, vectors: np.ndarray, options: SearchOptions, image: np.ndarray | None = None, own_id: int | None = None

@@ -106,7 +106,7 @@ def whole_gallery(service: SearchService) -> APIRouter:
             return [(name, service.gallery_search.path(image.id)) for name, image in zip(names, images, strict=True)]
 
         summary = await service.searches(service.gallery_search.summary)
-        name = safe_names([summary["name"]])[0]
+        name = safe_names([summary.name])[0]
         # Some characters are not allowed in a header.
         name = re.sub(r"[^\w .-]", "_", name, flags=re.ASCII)
         headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}

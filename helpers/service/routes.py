@@ -341,7 +341,7 @@ def about(service: SearchService) -> APIRouter:
     async def info() -> InfoOut:
         """Return the gallery's name, size and classes, and the limits of the service."""
         return InfoOut(
-            **await service.searches(service.gallery_search.summary),
+            **vars(await service.searches(service.gallery_search.summary)),
             max_k=MAX_K,
             changes=settings.changes,
             limits=LimitsOut(body_bytes=settings.max_body, pixels=settings.max_pixels),

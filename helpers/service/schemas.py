@@ -384,8 +384,8 @@ class LimitsOut(BaseModel):
     pixels: int
 
 
-class InfoOut(BaseModel):
-    """The gallery, its engine and the limits of the service."""
+class GalleryOut(BaseModel):
+    """The gallery and its engine."""
 
     name: Text
     images: int = Field(description="Number of images in the index.")
@@ -398,6 +398,11 @@ class InfoOut(BaseModel):
         description="Source of the regions that searches compare; null if they compare whole images only."
     )
     rerankers: list[str] = Field(description="Names of the re-rankers that work with the index.")
+
+
+class InfoOut(GalleryOut):
+    """The gallery, its engine and the limits of the service."""
+
     max_k: int
     changes: Literal["open", "key", "off"] = Field(
         description="Who may add and remove images: every client on this computer (open), clients with the key (key), "
