@@ -36,9 +36,7 @@ def given_key(headers: Headers) -> str:
 def check_host(headers: Headers, settings: Settings) -> None:
     """Check the ``Host`` header of a service on loopback, or of one with allowed host names.
 
-    Raises
-    ------
-    ApiError : 403, the host name is not allowed.
+    Raises ApiError: 403, the host name is not allowed.
     """
     if not settings.on_loopback and not settings.hosts:
         return
@@ -63,9 +61,7 @@ def check_read(headers: Headers, path: str, settings: Settings) -> None:
     A browser that has sent the key to ``/v1/session`` may send its cookie instead, because it loads the images of a
     page without a header for the key.
 
-    Raises
-    ------
-    ApiError : 401, the key is missing or wrong.
+    Raises ApiError: 401, the key is missing or wrong.
     """
     if settings.read_key is None or not needs_read_key(path):
         return
@@ -85,9 +81,7 @@ def session(read_key: str) -> str:
 def check_change(headers: Headers, settings: Settings) -> None:
     """Check whether the request may change the index.
 
-    Raises
-    ------
-    ApiError : 401, the key is missing or wrong; 403, changes are off, or the request comes from another site.
+    Raises ApiError: 401, the key is missing or wrong; 403, changes are off, or the request comes from another site.
     """
     # Pages of other sites need the key, which a page that forges requests does not have.
     is_allowed = settings.api_key is not None and headers.get("origin", "").lower() in settings.origins

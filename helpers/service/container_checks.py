@@ -36,9 +36,7 @@ def check_structure(content: bytes, kind: str) -> None:
 
     kind : one of `helpers.service.content.FORMATS`.
 
-    Raises
-    ------
-    ApiError : 400, the file has too many parts, or its directory is damaged; 415, a run-length encoded BMP.
+    Raises ApiError: 400, the file has too many parts, or its directory is damaged; 415, a run-length encoded BMP.
     """
     {"JPEG": _jpeg, "PNG": _chunks, "WEBP": _chunks, "GIF": _gif, "BMP": _bmp, "TIFF": _tiff}[kind](content, kind)
 

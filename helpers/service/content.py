@@ -68,10 +68,8 @@ class UploadedImage:
 
         max_pixels : only a JPEG with a single scan may have four times as many, because it is decoded at half size.
 
-        Raises
-        ------
-        ApiError : 400, the file is empty or damaged, or the image is too large or costs too much to decode; 415, the
-            file is not an image in one of the `FORMATS`.
+        Raises ApiError: 400, the file is empty or damaged, or the image is too large or costs too much to decode; 415,
+        the file is not an image in one of the `FORMATS`.
         """
         if not self.content:
             raise ApiError(400, "The file is empty.", code="image_damaged")
@@ -94,12 +92,7 @@ class UploadedImage:
         return ImageInfo(kind, width, height, scale)
 
     def decode(self, info: ImageInfo) -> np.ndarray:
-        """uint8 (height, width, 3), upright. info : from `inspect`.
-
-        Raises
-        ------
-        ApiError : 400, the pixels are damaged.
-        """
+        """uint8 (height, width, 3), upright. info : from `inspect`. Raises ApiError: 400, the pixels are damaged."""
         try:
             return read_image(self.content, max_pixels=info.pixels, formats=[info.format])
         except UnreadableImage as error:

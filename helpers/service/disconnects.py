@@ -16,9 +16,7 @@ async def while_connected(request: Request, work: Coroutine[object, object, T]) 
 
     request : its body must have been read.
 
-    Raises
-    ------
-    ApiError : 499, the client disconnected; only the metrics show this status.
+    Raises ApiError: 499, the client disconnected; only the metrics show this status.
     """
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))

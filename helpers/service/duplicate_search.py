@@ -53,9 +53,7 @@ class DuplicateSearch:
     def groups(self) -> DuplicatesOut:
         """The copies of each original, or none while the search runs.
 
-        Raises
-        ------
-        ApiError : 422, the gallery is too large.
+        Raises ApiError: 422, the gallery is too large.
         """
         self._live.refresh()
         engine = self._live.engine

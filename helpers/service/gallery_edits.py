@@ -25,9 +25,7 @@ class GalleryEdits:
     def remove(self, id: int) -> None:
         """Remove an image. It can be restored for an hour; then the file of an upload is deleted.
 
-        Raises
-        ------
-        ApiError : 404, the image does not exist.
+        Raises ApiError: 404, the image does not exist.
         """
         image = self._image(id)
         self.removed.put(image)
@@ -45,9 +43,7 @@ class GalleryEdits:
     def restore(self, id: int) -> int:
         """Add a removed image again; returns its new id.
 
-        Raises
-        ------
-        ApiError : 404, it was not removed, or it was removed too long ago, or its file was deleted.
+        Raises ApiError: 404, it was not removed, or it was removed too long ago, or its file was deleted.
         """
         image = self.removed.get(id)
         self._live.refresh()
@@ -68,9 +64,7 @@ class GalleryEdits:
 
         class_name : None for no class.
 
-        Raises
-        ------
-        ApiError : 404, the image does not exist.
+        Raises ApiError: 404, the image does not exist.
         """
         image = self._image(id)
         if image.class_name == class_name:

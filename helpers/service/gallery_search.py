@@ -92,9 +92,8 @@ class GallerySearch:
         image : uint8 (height, width, 3), the query; required by some re-rankers.
         own_id : of the image of the gallery with these parts, which is left out.
 
-        Raises
-        ------
-        ApiError : 404, the class does not exist; 422, wrong length of the vectors, or the re-ranker is not applicable.
+        Raises ApiError: 404, the class does not exist; 422, wrong length of the vectors, or the re-ranker is not
+        applicable.
         """
         engine = self._current()
         reranked = options.rerank != "none"
@@ -130,9 +129,7 @@ class GallerySearch:
     def search_id(self, id: int, options: SearchOptions) -> SearchOut:
         """The results nearest to an image of the gallery, without the image itself.
 
-        Raises
-        ------
-        ApiError : 404, the image or class does not exist; 422, the re-ranker is not applicable.
+        Raises ApiError: 404, the image or class does not exist; 422, the re-ranker is not applicable.
         """
         engine, image = engine_with(self._live, id), None
         if RERANKERS[options.rerank].needs_image:
@@ -143,10 +140,8 @@ class GallerySearch:
     def search_parts(self, parts: Sequence[QueryPartIn], options: SearchOptions) -> SearchOut:
         """The results of a query of several parts, without the images that are parts themselves.
 
-        Raises
-        ------
-        ApiError : 404, an image or the class does not exist; 422, a text or a vector cannot be used, or texts are not
-            supported.
+        Raises ApiError: 404, an image or the class does not exist; 422, a text or a vector cannot be used, or texts are
+        not supported.
         """
         engine = self._current()
         ids = [part.id for part in parts if part.id is not None]
@@ -172,9 +167,7 @@ class GallerySearch:
     def regions(self, id: int, source: str) -> Regions | None:
         """The stored regions of an image; None if it has none from this source.
 
-        Raises
-        ------
-        ApiError : 404, the image does not exist.
+        Raises ApiError: 404, the image does not exist.
         """
         engine = engine_with(self._live, id)
         if self._regions is None or self._regions.source != source:
@@ -182,12 +175,7 @@ class GallerySearch:
         return self._regions.of(engine).regions_of(id) or None
 
     def images(self, options: SearchOptions, sort: Sort) -> ImagesOut:
-        """Some images. options : their number, offset and class.
-
-        Raises
-        ------
-        ApiError : 404, the class does not exist.
-        """
+        """Some images. options : their number, offset and class. Raises ApiError: 404, the class does not exist."""
         engine = self._current()
         table, ids = engine.table, self._listing.ids(engine, sort)
         if options.class_name is not None or options.no_class:
@@ -196,20 +184,13 @@ class GallerySearch:
         return ImagesOut(images=images, total=len(ids), offset=options.offset)
 
     def image(self, id: int) -> ImageOut:
-        """One image.
-
-        Raises
-        ------
-        ApiError : 404, it does not exist.
-        """
+        """One image. Raises ApiError: 404, it does not exist."""
         return self._image(engine_with(self._live, id), id)
 
     def details(self, id: int) -> DetailsOut:
         """One image and what its file says about it.
 
-        Raises
-        ------
-        ApiError : 404, it does not exist, or its file cannot be read.
+        Raises ApiError: 404, it does not exist, or its file cannot be read.
         """
         image, path = self.image(id), self.path(id)
         with readable(id):
@@ -233,9 +214,7 @@ class GallerySearch:
         A link that leads out of the folder that was indexed or added is followed only if its target still has the
         content that was indexed. The owner of the engine knows this content, but not one that was put there later.
 
-        Raises
-        ------
-        ApiError : 404, the image does not exist, or its file is missing or outside these folders.
+        Raises ApiError: 404, the image does not exist, or its file is missing or outside these folders.
         """
         engine = engine_with(self._live, id)
         path = engine.table.path(id)
@@ -368,12 +347,7 @@ class GallerySearch:
 
 
 def engine_with(live: LiveEngine, id: int) -> Engine:
-    """The current engine, if the image is in its index.
-
-    Raises
-    ------
-    ApiError : 404, the image does not exist.
-    """
+    """The current engine, if the image is in its index. Raises ApiError: 404, the image does not exist."""
     live.refresh()
     engine = live.engine
     _check_ids(engine, [id])
@@ -427,12 +401,7 @@ def _unpadded(ranking: Ranking) -> Ranking:
 
 
 def _label(table: GalleryTable, class_name: str | None) -> int:
-    """The label of a class. class_name : None for no class.
-
-    Raises
-    ------
-    ApiError : 404, the class does not exist.
-    """
+    """The label of a class. class_name : None for no class. Raises ApiError: 404, the class does not exist."""
     if class_name is None:
         return NO_CLASS
     label = table.class_label(class_name)

@@ -43,10 +43,8 @@ async def check_parameters(request: Request) -> None:
 
     Routes outside the description, such as the web page, accept any.
 
-    Raises
-    ------
-    ApiError : 415, the body has another type; 422, a name is unknown, is in the wrong place, or is repeated although it
-        takes only one value, or the route takes no body.
+    Raises ApiError: 415, the body has another type; 422, a name is unknown, is in the wrong place, or is repeated
+    although it takes only one value, or the route takes no body.
     """
     known = known_parameters(request.app).get((request.method, request.scope["route"].path))
     if known is None:
@@ -89,9 +87,7 @@ def _check(place: str, items: Iterable[tuple], known: Mapping[str, bool], elsewh
     place : where the names are in the request. known : the names that belong there, and whether each may be repeated.
     elsewhere : names that belong in other places, and these places.
 
-    Raises
-    ------
-    ApiError : 422, there is such a name.
+    Raises ApiError: 422, there is such a name.
     """
     names = [name for name, _ in items]
     details = []

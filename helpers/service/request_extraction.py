@@ -95,10 +95,8 @@ class RequestExtraction:
     async def vectors(self, image: QueryImage, parts: Sequence[ImagePart] = ()) -> tuple[np.ndarray, ImageInfo]:
         """float32 (p, dim) of the parts of an image, or (1, dim) of the whole; and the image's format and size.
 
-        Raises
-        ------
-        ApiError : see `UploadedImage` and `GalleryImage`; 422, a box is not in the image; 429, the queue is full; 503,
-            it took too long, or the extractor does not work.
+        Raises ApiError: see `UploadedImage` and `GalleryImage`; 422, a box is not in the image; 429, the queue is full;
+        503, it took too long, or the extractor does not work.
         """
 
         def load(pixels: np.ndarray, info: ImageInfo) -> list[np.ndarray]:
@@ -114,9 +112,7 @@ class RequestExtraction:
     async def regions(self, image: QueryImage, source: str) -> tuple[Regions, tuple[int, int]]:
         """The regions of an image, and its width and height. source : a name for `region_source`.
 
-        Raises
-        ------
-        ApiError : see `vectors`; 422, the source needs a detector that is not available.
+        Raises ApiError: see `vectors`; 422, the source needs a detector that is not available.
         """
         async with self._limited(), self._loaded(image, lambda pixels, _: [pixels]) as ((pixels,), info):
             # Its first use may load a network. Meanwhile, the thread that extracts must not wait.

@@ -15,9 +15,7 @@ OWN_PARTS = {"docs", "health", "metrics", "openapi.json", "ready", "static", "v1
 def normalized(text: str) -> str:
     """``/photos`` for ``photos/``; "" for ``/``.
 
-    Raises
-    ------
-    ValueError : it is not a path, has characters that a URL encodes, or begins like a path of the service.
+    Raises ValueError: it is not a path, has characters that a URL encodes, or begins like a path of the service.
     """
     path = text.strip("/")
     if not path:

@@ -115,9 +115,7 @@ EncodedVector = Annotated[
 class SearchOptions:
     """Which results of a query are returned, and in what order; the parameters of requests have the same names.
 
-    Raises
-    ------
-    ApiError : 422, both class_name and no_class are given.
+    Raises ApiError: 422, both class_name and no_class are given.
     """
 
     k: int
@@ -438,12 +436,7 @@ def to_text(vector: np.ndarray) -> str:
 
 
 def from_text(text: str) -> np.ndarray:
-    """The reverse of `to_text`.
-
-    Raises
-    ------
-    ApiError : 422, the text is not base64 of finite float32 numbers.
-    """
+    """The reverse of `to_text`. Raises ApiError: 422, the text is not base64 of finite float32 numbers."""
     try:
         vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:

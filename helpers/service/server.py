@@ -98,9 +98,7 @@ def _run_workers(config: uvicorn.Config) -> None:
 def from_environment() -> "FastAPI":
     """The application of a worker process, with the settings that `run` put into its environment.
 
-    Raises
-    ------
-    RuntimeError : there are none.
+    Raises RuntimeError: there are none.
     """
     settings = paths.serve_settings()
     if settings is None:

@@ -109,9 +109,7 @@ class ServiceProcess:
     def kill(self) -> None:
         """Kill all processes at once, and wait until their port is free.
 
-        Raises
-        ------
-        TimeoutError : a process did not exit.
+        Raises TimeoutError: a process did not exit.
         """
         if self._process is not None and self._process.poll() is None:
             processes = psutil.Process(self._process.pid).children(recursive=True)

@@ -41,9 +41,7 @@ class BoundedThreadPool:
     async def __call__(self, work: Callable[..., T], *arguments: object) -> T:
         """The result of ``work``; a call that is canceled while it waits never runs.
 
-        Raises
-        ------
-        ApiError : 429, the limit is reached.
+        Raises ApiError: 429, the limit is reached.
         """
         with self._calls:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)

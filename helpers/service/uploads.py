@@ -50,9 +50,7 @@ def clean_name(name: str | None) -> str | None:
 def store(path: Path, content: bytes) -> None:
     """Write a file from `reencode` to its `path_of`, and flush it to disk.
 
-    Raises
-    ------
-    OSError : the file cannot be written, for example because the disk is full. No partial file remains.
+    Raises OSError: the file cannot be written, for example because the disk is full. No partial file remains.
     """
     is_new = not path.parent.is_dir()
     write_atomically(path, content)
