@@ -1,7 +1,7 @@
 // The dialog that adds images to the gallery, one after another.
 
 import { keyField } from "./key_field.js";
-import { element, on, tell, write } from "./web/dom.js";
+import { element, make, on, tell } from "./web/dom.js";
 import { plural } from "./web/words.js";
 
 // "2 images were added. ", or "" for none.
@@ -77,13 +77,11 @@ export class AddDialog {
     if (!failed.length) this.form.reset();
     this.current = null;
     this.#showFiles();
-    const search = document.createElement("button");
-    search.type = "button";
-    write(search, "Search with it");
-    on(search, "click", () => {
+    const onclick = () => {
       this.dialog.close();
       this.actions.search(added.at(-1).item);
-    });
+    };
+    const search = make("button", { type: "button", onclick }, "Search with it");
     element("add-done").append(search);
     search.focus();
     this.actions.done();

@@ -1,7 +1,7 @@
 // The bars at the bottom of the window: marked results, selected images, and what can be undone.
 
 import { copy, csv, save } from "./export.js";
-import { element, hide, on, write } from "./web/dom.js";
+import { element, hide, on, whileDisabled, write } from "./web/dom.js";
 import { BUTTONS, markCounts, plural } from "./web/words.js";
 
 // Images of one ZIP file, as the service accepts them.
@@ -98,15 +98,9 @@ export class UndoBar {
     hide("undo-button", !undo);
   }
 
-  async #run() {
+  #run() {
     const { undo } = this;
-    element("undo-button").disabled = true;
-    try {
-      this.offer(await undo(), null);
-    } catch (error) {
-      this.offer(error.message, undo);
-    } finally {
-      element("undo-button").disabled = false;
-    }
+    const run = async () => this.offer(await undo(), null);
+    return whileDisabled(element("undo-button"), run, (message) => this.offer(message, undo));
   }
 }

@@ -2,7 +2,7 @@
 
 import { nameOf, thumbnail } from "./grid.js";
 import { fileSize } from "./text.js";
-import { element, hide, make, on, tell, write } from "./web/dom.js";
+import { element, hide, make, on, tell, whileDisabled, write } from "./web/dom.js";
 import { NO_CLASS, plural } from "./web/words.js";
 
 const SECONDS = 1;
@@ -83,16 +83,11 @@ export class DuplicatesDialog {
     write(button, `Remove ${plural(length, "image")}`);
   }
 
-  async #remove() {
-    const button = element("duplicates-remove");
-    button.disabled = true;
-    try {
+  #remove() {
+    const remove = async () => {
       await this.actions.remove(this.#ticked);
       this.dialog.close();
-    } catch (error) {
-      tell("duplicates-error", error.message);
-    } finally {
-      button.disabled = false;
-    }
+    };
+    return whileDisabled(element("duplicates-remove"), remove, (message) => tell("duplicates-error", message));
   }
 }

@@ -17,7 +17,7 @@ import { storedUpload, storeUpload } from "./upload_store.js";
 import { Viewer } from "./viewer.js";
 import { copy } from "./export.js";
 import { isDistance } from "./text.js";
-import { element, hide, isModified, on, tell, write } from "./web/dom.js";
+import { element, hide, isModified, letClose, on, tell, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { reduced } from "./web/reduce.js";
 import { ALL_CLASSES, NO_CLASS, NO_RERANKING, classOnly, inBothLists, megabytes, plural, sentence } from "./web/words.js";
@@ -444,6 +444,7 @@ function decorate() {
 function show(shown) {
   view = shown;
   element("layout").classList.toggle("has-query", Boolean(shown.query));
+  document.querySelector("h1").classList.toggle("visually-hidden", Boolean(shown.query));
   showQuery();
   showText();
   showControls();
@@ -575,8 +576,7 @@ async function fetchItem(id) {
     return; // The search shows the error.
   }
   if (view.also.some((part) => part.id === id)) moreImages.show(view.also, (each) => known.get(each));
-  if (view.query?.kind !== "id" || Number(view.query.value) !== id) return;
-  showTitle();
+  if (view.query?.kind === "id" && Number(view.query.value) === id) showTitle();
 }
 
 /** A text instead of the query image, or "" to show the image. */
@@ -791,14 +791,7 @@ on("open-add", "click", () => {
   addDialog.open({ current: upload, changes: info.changes, key: changes.key });
 });
 on("open-help", "click", () => element("help").showModal());
-for (const dialog of document.querySelectorAll("dialog")) {
-  on(dialog.querySelector(".close"), "click", () => dialog.close());
-  on(dialog, "pointerdown", (event) => {
-    const { left, right, top, bottom } = dialog.getBoundingClientRect();
-    const outside = event.clientX < left || event.clientX > right || event.clientY < top || event.clientY > bottom;
-    if (event.target === dialog && outside) dialog.close();
-  });
-}
+document.querySelectorAll("dialog:not(.viewer)").forEach(letClose);
 
 on(document, "keydown", (event) => {
   if (isModified(event) || event.defaultPrevented) return;

@@ -7,25 +7,25 @@ const MOST = 50;
 
 let opened = null;
 
-function open() {
-  opened ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-    request.onsuccess = () => resolve(request.result);
+const resultOf = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result ?? null);
     request.onerror = () => reject(request.error);
   });
+
+function open() {
+  if (!opened) {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    opened = resultOf(request);
+  }
   return opened;
 }
 
 /** The result of an action on the store, or null if the browser does not allow one. */
 async function using(mode, action) {
   try {
-    const store = (await open()).transaction(STORE, mode).objectStore(STORE);
-    return await new Promise((resolve, reject) => {
-      const request = action(store);
-      request.onsuccess = () => resolve(request.result ?? null);
-      request.onerror = () => reject(request.error);
-    });
+    return await resultOf(action((await open()).transaction(STORE, mode).objectStore(STORE)));
   } catch {
     return null;
   }

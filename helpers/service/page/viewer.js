@@ -5,7 +5,7 @@ import { nameOf } from "./grid.js";
 import { keyField } from "./key_field.js";
 import { matchText, resultOutlines } from "./objects.js";
 import { fileSize } from "./text.js";
-import { element, hide, make, on, write } from "./web/dom.js";
+import { element, hide, make, on, whileDisabled, write } from "./web/dom.js";
 import { icon } from "./web/icons.js";
 import { ImageViewer } from "./web/image_viewer.js";
 import { BUTTONS, CONTROLS, NO_CLASS, scoreNumber } from "./web/words.js";
@@ -119,12 +119,10 @@ export class Viewer {
     element("viewer-bad").setAttribute("aria-pressed", String(mark === false));
   }
 
-  async #explain() {
+  #explain() {
     const { item } = this;
-    const button = element("viewer-why");
-    button.disabled = true;
     this.frame.fail("");
-    try {
+    return this.#run(element("viewer-why"), async () => {
       const { similarity, shows, query, result } = await this.actions.why(item);
       if (this.item !== item) return;
       const maps = [["viewer-map-query", query], ["viewer-map-result", result]];
@@ -136,11 +134,7 @@ export class Viewer {
       write("viewer-map-text", `Bright: ${shows}. The similarity of the two images is ${similarity.toFixed(3)}.${reason}`);
       hide("viewer-maps", false);
       element("viewer-maps").scrollIntoView({ block: "nearest" });
-    } catch (error) {
-      this.frame.fail(error.message);
-    } finally {
-      button.disabled = false;
-    }
+    });
   }
 
   async #setClass(event) {
@@ -148,15 +142,8 @@ export class Viewer {
     const button = event.submitter ?? element("viewer-class-save");
     const name = element("viewer-class").value.trim();
     if (name === (this.item.class_name ?? "")) return;
-    button.disabled = true;
     this.frame.fail("");
-    try {
-      this.frame.show(this.#framed(await this.actions.setClass(this.item, name)));
-    } catch (error) {
-      this.frame.fail(error.message);
-    } finally {
-      button.disabled = false;
-    }
+    await this.#run(button, async () => this.frame.show(this.#framed(await this.actions.setClass(this.item, name))));
   }
 
   #confirm(open) {
@@ -173,15 +160,14 @@ export class Viewer {
   async #remove(event) {
     event.preventDefault();
     const key = event.target.elements.key.value;
-    const button = event.target.querySelector("[type=submit]");
-    button.disabled = true;
-    try {
+    await this.#run(event.target.querySelector("[type=submit]"), async () => {
       await this.actions.remove(this.item, key);
       this.dialog.close();
-    } catch (error) {
-      this.frame.fail(error.message);
-    } finally {
-      button.disabled = false;
-    }
+    });
+  }
+
+  /** Run an action of a button, and show its error. */
+  #run(button, action) {
+    return whileDisabled(button, action, (message) => this.frame.fail(message));
   }
 }

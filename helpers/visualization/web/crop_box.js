@@ -1,7 +1,7 @@
 // The crop box: a rectangle on an image, moved by mouse, touch or keyboard, or by exact numbers. All numbers are
 // fractions of the image. The page and the query picker use this module.
 
-import { isModified, on } from "./dom.js";
+import { isModified, make, on } from "./dom.js";
 import { place } from "./parts.js";
 
 const MIN_SIZE = 0.05;
@@ -19,12 +19,7 @@ export class CropBox {
     Object.assign(this, { stage, box, onChange, onDone });
     this.rectangle = { ...WHOLE };
     this.enabled = false;
-    for (const name of HANDLES) {
-      const handle = document.createElement("span");
-      handle.className = `handle ${name}`;
-      handle.dataset.handle = name;
-      box.append(handle);
-    }
+    box.append(...HANDLES.map((name) => make("span", { class: `handle ${name}`, "data-handle": name })));
     on(stage, "pointerdown", (event) => this.#startDrag(event));
     // Otherwise the browser drags the image as a file.
     on(stage, "dragstart", (event) => event.preventDefault());
@@ -94,10 +89,7 @@ export class CropBox {
     const arrow = ARROWS[event.key];
     if (!arrow && event.key !== "Enter") return;
     event.preventDefault();
-    if (!arrow) {
-      this.onDone(this.rectangle);
-      return;
-    }
+    if (!arrow) return this.onDone(this.rectangle);
     const [dx, dy] = arrow.map((direction) => direction * STEP);
     const { left, top, width, height } = this.rectangle;
     const resized = { width: Math.min(width + dx, 1 - left), height: Math.min(height + dy, 1 - top) };

@@ -24,6 +24,28 @@ export const tell = (target, text) => {
 
 export const isModified = (event) => event.ctrlKey || event.metaKey || event.altKey;
 
+/** Let the close button of a dialog, and a press outside of it, close it. */
+export function letClose(dialog) {
+  on(dialog.querySelector(".close"), "click", () => dialog.close());
+  on(dialog, "pointerdown", (event) => {
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    const outside = event.clientX < left || event.clientX > right || event.clientY < top || event.clientY > bottom;
+    if (event.target === dialog && outside) dialog.close();
+  });
+}
+
+/** Disable a button until an action is done. fail(message) is called if it throws an error. */
+export async function whileDisabled(button, action, fail) {
+  button.disabled = true;
+  try {
+    await action();
+  } catch (error) {
+    fail(error.message);
+  } finally {
+    button.disabled = false;
+  }
+}
+
 /** A new element. given: attributes, properties that are no texts, and listeners (onclick, …); null is left out. */
 export function make(tag, given = {}, ...children) {
   const made = document.createElement(tag);

@@ -1,6 +1,6 @@
 // A dialog that shows one image enlarged, with buttons to its neighbors. The page and the query picker use this module.
 
-import { isModified, make, on, tell, write } from "./dom.js";
+import { isModified, letClose, make, on, tell, write } from "./dom.js";
 import { icon } from "./icons.js";
 
 /** The elements of the dialog, with ids that begin with `prefix`. actions: elements below the image. */
@@ -34,7 +34,7 @@ export class ImageViewer {
    */
   constructor({ prefix = "viewer", actions = [], neighbor, shown = () => {} }) {
     Object.assign(this, parts(prefix, actions), { neighbor, shown, item: null });
-    on(this.close, "click", () => this.dialog.close());
+    letClose(this.dialog);
     on(this.previous, "click", () => this.step(-1));
     on(this.next, "click", () => this.step(1));
     on(this.image, "load", () => this.image.classList.remove("loading"));
@@ -44,11 +44,6 @@ export class ImageViewer {
       if (!step || event.target.matches("input") || isModified(event)) return;
       event.preventDefault();
       this.step(step);
-    });
-    on(this.dialog, "pointerdown", (event) => {
-      const { left, right, top, bottom } = this.dialog.getBoundingClientRect();
-      const outside = event.clientX < left || event.clientX > right || event.clientY < top || event.clientY > bottom;
-      if (event.target === this.dialog && outside) this.dialog.close();
     });
   }
 
