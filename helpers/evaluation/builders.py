@@ -19,9 +19,7 @@ def leave_one_out(images: ImageSet, name: str, description: str = "") -> Protoco
 
     A query is ignored in its own ranking.
 
-    Raises
-    ------
-    ValueError : no class has two images, so there is no query.
+    Raises ValueError: no class has two images, so there is no query.
     """
     is_query = (images.labels >= 0) & (np.append(images.counts, 0)[images.labels] >= 2)
     if not is_query.any():
@@ -74,9 +72,7 @@ def from_layout(layout: Layout, name: str) -> Protocol:
 
     layout : checked by `Layout.for_evaluation`. name : the name of the folder, with which the protocol's name begins.
 
-    Raises
-    ------
-    ValueError : there is no query.
+    Raises ValueError: there is no query.
     """
     if layout.sides is None:
         return leave_one_out(layout.images, f"{name}-leave-one-out")
@@ -98,9 +94,7 @@ def disjoint_split(images: ImageSet, name: str) -> Protocol:
 
     Images that have a copy in the set are not used as queries. The first query of a class is its first image.
 
-    Raises
-    ------
-    ValueError : there is no query.
+    Raises ValueError: there is no query.
     """
     alone = np.ones(len(images), dtype=bool)
     if images.groups is not None:
@@ -122,9 +116,7 @@ def fewer_queries(protocol: Protocol, count: int) -> Protocol:
     The number of queries is below twice ``count``; if the protocol has fewer than ``count``, all are kept. The first
     query is kept. The gallery, and what is ignored for a query, stay the same.
 
-    Raises
-    ------
-    ValueError : ``count`` is below 1.
+    Raises ValueError: ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -142,9 +134,7 @@ def one_per_class_gallery(images: ImageSet, name: str, seed: int = 0) -> Protoco
 
     Then R = 1, and top-1 accuracy is the accuracy of a classifier with one example of each class.
 
-    Raises
-    ------
-    ValueError : no class has two images, so there is no query.
+    Raises ValueError: no class has two images, so there is no query.
     """
     rng = np.random.default_rng(seed)
     present = np.flatnonzero(images.counts)
@@ -211,10 +201,8 @@ def learnable(protocol: Protocol, images: ImageSet) -> ImageSet:
 
     images : the whole data set, as its loader returns it.
 
-    Raises
-    ------
-    ValueError : ``images`` lacks a query or a copy of one, so it may contain it under another name; or no image is
-        left, as for a leave-one-out protocol of the whole data set.
+    Raises ValueError: ``images`` lacks a query or a copy of one, so it may contain it under another name; or no image
+    is left, as for a leave-one-out protocol of the whole data set.
     """
     tested = set(protocol.queries.tolist())
     if protocol.groups is not None:

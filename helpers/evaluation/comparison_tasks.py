@@ -93,9 +93,7 @@ def class_task(layout: Layout, name: str, n_queries: int, seed: int = 0) -> Task
 
     layout : checked by `Layout.for_evaluation`. n_queries : the most, drawn with ``seed``.
 
-    Raises
-    ------
-    ValueError : no image has another one of its class in the gallery.
+    Raises ValueError: no image has another one of its class in the gallery.
     """
     protocol = builders.from_layout(layout, name)
     labeled = layout.images.labels != NO_CLASS

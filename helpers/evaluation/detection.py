@@ -178,9 +178,7 @@ def evaluate_detections(
     n_images : the number of images; images are numbered from 0.
     threshold : the smallest intersection over union of a match.
 
-    Raises
-    ------
-    ValueError : an image is not one of ``n_images``, or the threshold is not in (0, 1].
+    Raises ValueError: an image is not one of ``n_images``, or the threshold is not in (0, 1].
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")

@@ -80,9 +80,7 @@ def search_known_items(
     methods : name → search: list of uint8 (h, w, 3) → Ranking, one row per image; ids are rows of ``originals``.
     originals, frames, changes, seed : see `helpers.images.known_items.queries`.
 
-    Raises
-    ------
-    ValueError : there is no original, or no change.
+    Raises ValueError: there is no original, or no change.
     """
     if not len(originals) or not len(changes):
         raise ValueError(

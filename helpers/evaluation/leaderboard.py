@@ -66,9 +66,7 @@ def record(
     -------
     The rows that were written.
 
-    Raises
-    ------
-    LeaderboardError : the table on disk is damaged; it is not changed.
+    Raises LeaderboardError: the table on disk is damaged; it is not changed.
     """
     own, path = path is None, paths.figures_dir() / _NAME if path is None else Path(path)
     names = {"profile": profile, "extractor": extractor, "weights": weights, "index": index}
@@ -122,9 +120,7 @@ def load(path: str | Path | None = None) -> "pd.DataFrame":
 
     path : by default the committed table, with the rows of runs that were not saved in place of its own.
 
-    Raises
-    ------
-    LeaderboardError : the columns differ, a row is incomplete or repeated, or a number is invalid.
+    Raises LeaderboardError: the columns differ, a row is incomplete or repeated, or a number is invalid.
     """
     import pandas as pd
 

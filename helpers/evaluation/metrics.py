@@ -182,9 +182,7 @@ def confusion(ranking: Ranking, protocol: Protocol) -> np.ndarray:
 
     Queries without a class and queries without a result are left out.
 
-    Raises
-    ------
-    LeakyRanking : a first result is ignored for its query, or is not in the gallery.
+    Raises LeakyRanking: a first result is ignored for its query, or is not in the gallery.
     """
     check_rows(ranking, protocol)
     if not ranking.k:

@@ -256,9 +256,7 @@ class Protocol:
         Database augmentation, k-reciprocal re-ranking and diffusion compare gallery images with each other. A query in
         the gallery, or a copy of it, would influence its own ranking, even if it is dropped from that ranking later.
 
-        Raises
-        ------
-        ValueError : queries or copies of them are in the gallery; the message has the number of such queries.
+        Raises ValueError: queries or copies of them are in the gallery; the message has the number of such queries.
         """
         inside = int((self.n_ignored > 0).sum())
         if inside:
@@ -278,9 +276,7 @@ class Protocol:
         set has its class. An image that was saved in another format is found by its name without the suffix; the
         returned protocol has the keys of the returned set.
 
-        Raises
-        ------
-        ProtocolMismatch : images are missing or listed twice, or their classes differ.
+        Raises ProtocolMismatch: images are missing or listed twice, or their classes differ.
         """
         found = images.subset(self._rows_in(images))
         self._check_classes(found)

@@ -57,9 +57,7 @@ def pairs(protocol: Protocol, different: int | None = None, seed: int = 0) -> Pa
 
     different : the number of pairs of different people, drawn with ``seed``; None is all.
 
-    Raises
-    ------
-    ValueError : there are fewer pairs, or too many to list.
+    Raises ValueError: there are fewer pairs, or too many to list.
     """
     rows = np.union1d(protocol.queries, protocol.gallery)
     n = len(protocol)
@@ -171,10 +169,8 @@ class ErrorCurve:
     def threshold_at(self, false_accept: float) -> float:
         """The lowest threshold whose false accept rate is at most ``false_accept``.
 
-        Raises
-        ------
-        ValueError : the rate is not in (0, 1], or below 1 / n_different. A rate of 1 % needs a hundred scores of
-            different people, and 3,000 to be measured to within 30 % (the rule of 30).
+        Raises ValueError: the rate is not in (0, 1], or below 1 / n_different. A rate of 1 % needs a hundred scores of
+        different people, and 3,000 to be measured to within 30 % (the rule of 30).
         """
         if not 1 / self.n_different <= false_accept <= 1:
             raise ValueError(

@@ -22,9 +22,7 @@ def check_exercise(exercise: str, answer: Any) -> bool | None:
     exercise : the notebook's number and the exercise's, such as ``"07.2"``.
     answer : a value, or a function. None, or a function that returns None, is a missing answer.
 
-    Raises
-    ------
-    ValueError : there is no check of this exercise.
+    Raises ValueError: there is no check of this exercise.
     """
     check = _check_of(exercise)
     try:

@@ -27,9 +27,7 @@ TOP_KS = ("top-1", "top-3", "top-5", "top-10")
 def table(name: str) -> pd.DataFrame:
     """Read ``figures/<name>_full.csv``, which a lesson wrote in its last full-profile run.
 
-    Raises
-    ------
-    FileNotFoundError : the file does not exist; the message lists the existing ones.
+    Raises FileNotFoundError: the file does not exist; the message lists the existing ones.
     """
     path = FIGURES / f"{name}_full.csv"
     if not path.is_file():
@@ -59,9 +57,7 @@ def scores(
     metrics : names of the metrics, in the order of the columns; each is shown with its 95 % interval.
     indexes : specs of the indexes. With more than one, a column has the index of each row.
 
-    Raises
-    ------
-    ValueError : the leaderboard does not have exactly one row for a metric of a method.
+    Raises ValueError: the leaderboard does not have exactly one row for a metric of a method.
     """
     metrics, indexes, board = list(metrics), list(indexes), _board(protocol)
     known = set(zip(board["extractor"], board["index"], strict=True))
@@ -87,9 +83,7 @@ def curves(
     run : name → scores of this run, for a panel on the left.
     title : of that panel.
 
-    Raises
-    ------
-    ValueError : the leaderboard does not have exactly one such row for each extractor and *k*.
+    Raises ValueError: the leaderboard does not have exactly one such row for each extractor and *k*.
     """
     panels, board = {}, _board(protocol)
     if run:
@@ -102,9 +96,7 @@ def curves(
 def score(protocol: str, extractor: str, metric: str) -> float:
     """One full-profile score of the leaderboard, with exact search by cosine similarity.
 
-    Raises
-    ------
-    ValueError : the leaderboard does not have exactly one such row.
+    Raises ValueError: the leaderboard does not have exactly one such row.
     """
     return float(_only(_board(protocol), protocol, extractor, metric)["value"])
 

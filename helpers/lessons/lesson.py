@@ -117,10 +117,8 @@ class Lesson:
 
         when : whether the expectation applies to this run's data and weights.
 
-        Raises
-        ------
-        AssertionError : the difference is larger, so the notebook's text is wrong for this run. Only in CI; elsewhere a
-            note is printed.
+        Raises AssertionError: the difference is larger, so the notebook's text is wrong for this run. Only in CI;
+        elsewhere a note is printed.
         """
         if not (when and self.has_defaults):
             print(f"{what}: {measured:.3f} (no expectation for this data or these parameters)")
@@ -182,9 +180,7 @@ class Lesson:
 def open_with_fallback(name: str, fallback: str | None) -> FeatureExtractor:
     """Open an extractor; if its weights are not available, show a warning box and open the ``fallback``.
 
-    Raises
-    ------
-    WeightsUnavailable : the trained weights are not available, and ``fallback`` is None.
+    Raises WeightsUnavailable: the trained weights are not available, and ``fallback`` is None.
     """
     try:
         return open_extractor(name)

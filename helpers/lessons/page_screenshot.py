@@ -28,9 +28,7 @@ _ARGUMENTS = (
 def screenshot(url: str) -> np.ndarray | None:
     """Load a page and return what a window shows: uint8 (1200, 1800, 3) RGB, or None without a browser.
 
-    Raises
-    ------
-    RuntimeError : the browser failed; the message ends with the last lines of its errors.
+    Raises RuntimeError: the browser failed; the message ends with the last lines of its errors.
     """
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:

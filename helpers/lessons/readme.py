@@ -32,9 +32,7 @@ def results(csv: Path) -> str:
     Scores have 95 % intervals, chance and ceiling; a dash means "not measured". Only searches with the exact cosine
     index are used.
 
-    Raises
-    ------
-    ValueError : a score that the table shows has several rows, such as those of two dimensions.
+    Raises ValueError: a score that the table shows has several rows, such as those of two dimensions.
     """
     board = leaderboard.load(csv)
     board = board[board["index"] == "exact:cosine"]

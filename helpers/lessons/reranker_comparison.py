@@ -107,9 +107,7 @@ class RerankerComparison:
 def compare_rerankers(tasks: Mapping[str, FirstSearch], methods: Mapping[str, Method]) -> RerankerComparison:
     """Re-rank the results of each task with each method, and score them before and after.
 
-    Raises
-    ------
-    ValueError : a method added or dropped results; re-ranking may only change their order.
+    Raises ValueError: a method added or dropped results; re-ranking may only change their order.
     """
     # Methods import these in their first call. The import must not count as their time.
     import joblib  # noqa: F401

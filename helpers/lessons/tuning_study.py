@@ -69,9 +69,7 @@ def space(network: str) -> dict[str, Any]:
 def divide(images: ImageSet, train: int, validation: int, seed: int = 0) -> tuple[Data, Data]:
     """Draw images of each class for training and for validation, without overlap: pixels in 0 … 1, and labels.
 
-    Raises
-    ------
-    ValueError : a class has fewer than ``train + validation`` images.
+    Raises ValueError: a class has fewer than ``train + validation`` images.
     """
     random = np.random.default_rng(seed)
     rows = []

@@ -26,9 +26,7 @@ def theme() -> str:
 def bundle(main: Path) -> str:
     """A module with all its imports as one ES module: each imported module becomes a function that runs once.
 
-    Raises
-    ------
-    ValueError : the form of an import or export is not supported, or modules import each other.
+    Raises ValueError: the form of an import or export is not supported, or modules import each other.
     """
     parts: dict[Path, str] = {}
     body, exported = _add(main, parts, ())
