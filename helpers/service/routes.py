@@ -135,9 +135,7 @@ def searches(service: SearchService) -> APIRouter:
     router = APIRouter(prefix="/v1/search", tags=["search"])
     gallery_search = service.gallery_search
 
-    found = error_responses(
-        *UPLOAD_ERRORS, *EXTRACTION_ERRORS, "image_not_found", "class_not_found", "not_applicable"
-    )  # fmt: skip
+    found = error_responses(*UPLOAD_ERRORS, *EXTRACTION_ERRORS, "image_not_found", "class_not_found", "not_applicable")
 
     @router.post("", responses=found, openapi_extra=REQUIRED_FILE)
     async def search_by_upload(request: Request, image: _Upload, parts: Parts, options: _Options) -> SearchOut:
