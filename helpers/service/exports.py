@@ -5,12 +5,9 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from helpers.text import printable
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 #: Images of one file.
 MAX_IMAGES = 500
@@ -26,7 +23,7 @@ class _Sink(io.RawIOBase):
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, content: "ReadableBuffer") -> int:
+    def write(self, content: Any) -> int:
         self._parts.append(bytes(content))
         return len(self._parts[-1])
 

