@@ -371,22 +371,17 @@ def match(query: Keypoints, gallery: Keypoints, ratio: float | None = 0.8, mutua
         raise ValueError(f"the ratio must be above 0 and at most 1, got {ratio}")
     if not len(query) or not len(gallery):
         return Matches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
-    # What `cv2.BFMatcher` calls; for its objects, Python takes longer than for the comparison.
-    is_binary = query.descriptors.dtype == np.uint8
-    norm, dtype = (cv2.NORM_HAMMING, cv2.CV_32S) if is_binary else (cv2.NORM_L2, cv2.CV_32F)
-    first, second = query.descriptors, gallery.descriptors
-    found, columns = cv2.batchDistance(first, second, dtype, normType=norm, K=1 if ratio is None else 2)
-    distances, nearest = found.astype(np.float64), columns[:, 0]
-    kept = np.ones(len(query), bool)
-    if ratio is not None:
-        kept = distances[:, 0] < ratio * distances[:, 1] if distances.shape[1] == 2 else ~kept
-    if mutual:
-        _, back = cv2.batchDistance(second, first, dtype, normType=norm, K=1)
-        kept &= back[nearest, 0] == np.arange(len(query))
-    rows = np.flatnonzero(kept)
-    rows = rows[np.argsort(distances[rows, 0], kind="stable")]
-    pairs = np.column_stack([rows, nearest[rows]]).astype(np.int64)
-    return Matches(pairs, distances[rows, 0].astype(np.float32))
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING if query.descriptors.dtype == np.uint8 else cv2.NORM_L2)
+    kept = []
+    for nearest in matcher.knnMatch(query.descriptors, gallery.descriptors, k=1 if ratio is None else 2):
+        if ratio is None or (len(nearest) == 2 and nearest[0].distance < ratio * nearest[1].distance):
+            kept.append((nearest[0].queryIdx, nearest[0].trainIdx, nearest[0].distance))
+    if mutual and kept:
+        back = {one.queryIdx: one.trainIdx for one in matcher.match(gallery.descriptors, query.descriptors)}
+        kept = [(q, g, distance) for q, g, distance in kept if back[g] == q]
+    kept.sort(key=lambda pair: (pair[2], pair[0]))
+    pairs = np.array([pair[:2] for pair in kept], np.int64).reshape(-1, 2)
+    return Matches(pairs, np.array([pair[2] for pair in kept], np.float32))
 
 
 def homography(query: Keypoints, gallery: Keypoints, matches: Matches, within: float = 5.0) -> Homography:

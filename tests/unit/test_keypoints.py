@@ -145,31 +145,6 @@ def test_against_brute_force(seed, kind, mutual, ratio):
     assert (np.diff(found.distances) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["sift", "rootsift", "orb", "akaze"])
-@pytest.mark.parametrize("mutual", [False, True])
-def test_against_the_matcher_of_opencv(kind, mutual):
-    """Also for equal distances, which binary descriptors often have."""
-    images = [reading.read_image(path) for path in samples.with_distractors().paths[:6]]
-    found = [extract(image, kind, limit=200) for image in images]
-    matcher = cv2.BFMatcher(cv2.NORM_L2 if kind.endswith("sift") else cv2.NORM_HAMMING)
-    compared = 0
-    for query, gallery in zip(found, found[1:] + found[:1], strict=True):
-        if min(len(query), len(gallery)) < 2:
-            continue
-        expected = [
-            (first.distance, first.queryIdx, first.trainIdx)
-            for first, second in matcher.knnMatch(query.descriptors, gallery.descriptors, k=2)
-            if first.distance < 0.9 * second.distance
-        ]
-        if mutual:
-            back = {one.queryIdx: one.trainIdx for one in matcher.match(gallery.descriptors, query.descriptors)}
-            expected = [one for one in expected if back[one[2]] == one[1]]
-        matches = match(query, gallery, 0.9, mutual)
-        assert list(zip(matches.distances.tolist(), *matches.pairs.T.tolist(), strict=True)) == sorted(expected)
-        compared += len(expected)
-    assert compared > 20
-
-
 def test_no_keypoints_give_no_matches(photo):
     none, some = extract(np.zeros((50, 50), np.uint8)), extract(photo)
     for one, other in ((none, some), (some, none), (none, none)):
