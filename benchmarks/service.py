@@ -20,7 +20,6 @@ import argparse
 import asyncio
 import json
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ from helpers.features.extractor import FeatureExtractor
 from helpers.features.registry import open_extractor
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
+from helpers.loopback import reserved_port
 from helpers.search.engine import Engine
 
 _SERVER = (
@@ -92,19 +92,18 @@ def extractor_rates(extractor: FeatureExtractor, images: ImageSet) -> tuple[floa
 @contextmanager
 def served(folder: Path) -> Iterator[int]:
     """The port of a warm service."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-c", _SERVER, str(folder), str(port)], cwd=paths.ROOT)
-    try:
-        end = time.monotonic() + 120
-        while asyncio.run(once(port, "GET /ready")) != 200:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the service did not start; see its output above")
-            time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
+    with reserved_port() as port:
+        process = subprocess.Popen([sys.executable, "-c", _SERVER, str(folder), str(port)], cwd=paths.ROOT)
+        try:
+            end = time.monotonic() + 120
+            while asyncio.run(once(port, "GET /ready")) != 200:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError("the service did not start; see its output above")
+                time.sleep(0.2)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def clients(port: int, images: ImageSet, options: argparse.Namespace) -> dict:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import psutil
 import requests
 
 from helpers import paths
+from helpers.loopback import reserved_port
 
 #: How long the service may take to start, and its processes to exit.
 _START_SECONDS, _EXIT_SECONDS = 180, 20
@@ -46,7 +46,8 @@ class ServiceProcess:
 
     def __init__(self, folder: str | Path, workers: int = 1, key: str | None = None):
         self.folder, self._count = Path(folder), workers
-        port = _free_port()
+        self._reservation = contextlib.ExitStack()
+        port = self._reservation.enter_context(reserved_port())
         self.url = f"http://127.0.0.1:{port}"
         self._command = [
             sys.executable, "-m", "helpers.cli", "serve", "-e", str(self.folder.absolute()), "--port", str(port),
@@ -132,6 +133,7 @@ class ServiceProcess:
                 self.kill()
         if self._log is not None:
             self._log.close()
+        self._reservation.close()
 
     def _ready(self) -> bool:
         with contextlib.suppress(requests.RequestException):
@@ -152,9 +154,3 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

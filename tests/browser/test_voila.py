@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import nbformat
 import pytest
 
 from helpers import paths
+from helpers.loopback import reserved_port
 
 SIXTEEN = paths.ROOT / "notebooks" / "16_search_service.ipynb"
 SMALL = {"EXTRACTOR": "hsv-histogram", "MAX_QUERIES": 60, "WORKERS": 1}
@@ -27,43 +27,41 @@ def app(tmp_path_factory):
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += "".join(f"\n{name} = {value!r}" for name, value in SMALL.items())
     nbformat.write(notebook, home / "app.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"),
-        "PYTHONPATH": str(paths.ROOT), "LOOKALIKE_CACHE": str(paths.cache_dir()),
-        "LOOKALIKE_FIGURES": str(home / "figures"),
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "voila", str(home / "app.ipynb"), "--no-browser", f"--port={port}",
-        "--Voila.ip=127.0.0.1", "--strip_sources=True",
-    ]  # fmt: skip
-    log = home / "voila.log"
-    with log.open("wb") as written:
-        server = subprocess.Popen(command, env=environment, stdout=written, stderr=subprocess.STDOUT, cwd=home)
-    try:
-        address = f"http://127.0.0.1:{port}/"
-        end = time.monotonic() + 90
-        while True:
-            assert server.poll() is None and time.monotonic() < end, log.read_text()
-            try:
-                urllib.request.urlopen(f"{address}voila/static/", timeout=5).close()
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.3)
-            else:
-                break
-        yield address
-    finally:
-        server.terminate()
+    with reserved_port() as port:
+        environment = os.environ | {
+            "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_DATA_DIR": str(home / "data"),
+            "PYTHONPATH": str(paths.ROOT), "LOOKALIKE_CACHE": str(paths.cache_dir()),
+            "LOOKALIKE_FIGURES": str(home / "figures"),
+        }  # fmt: skip
+        command = [
+            sys.executable, "-m", "voila", str(home / "app.ipynb"), "--no-browser", f"--port={port}",
+            "--Voila.ip=127.0.0.1", "--strip_sources=True",
+        ]  # fmt: skip
+        log = home / "voila.log"
+        with log.open("wb") as written:
+            server = subprocess.Popen(command, env=environment, stdout=written, stderr=subprocess.STDOUT, cwd=home)
         try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            address = f"http://127.0.0.1:{port}/"
+            end = time.monotonic() + 90
+            while True:
+                assert server.poll() is None and time.monotonic() < end, log.read_text()
+                try:
+                    urllib.request.urlopen(f"{address}voila/static/", timeout=5).close()
+                except urllib.error.HTTPError:
+                    break
+                except OSError:
+                    time.sleep(0.3)
+                else:
+                    break
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 def test_the_picker_of_notebook_16_is_an_app(app, open_page, check_accessibility, screenshots):

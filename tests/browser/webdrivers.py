@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.loopback import reserved_port
+
 _SECONDS = 30
 _MINI_BROWSERS = "*/webkit2gtk-4.*/MiniBrowser"
 #: What WebDriver calls the reference of an element.
@@ -237,22 +239,16 @@ def webkit(folder: Path) -> Iterator[Browser]:
             "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1", "WEBKIT_DISABLE_COMPOSITING_MODE": "1",
             "LIBGL_ALWAYS_SOFTWARE": "1", "NO_AT_BRIDGE": "1",
         }  # fmt: skip
-        port = _free_port()
-        with _process([driver, f"--port={port}", "--host=127.0.0.1"], log, **variables):
+        with (
+            reserved_port() as port,
+            _process([driver, f"--port={port}", "--host=127.0.0.1"], log, **variables),
+        ):
             _wait_until_open(port)
             browser = _WebKit(f"http://127.0.0.1:{port}", program)
             try:
                 yield browser
             finally:
                 browser.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def _wait_until_open(port: int) -> None:

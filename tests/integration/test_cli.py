@@ -43,6 +43,7 @@ from helpers.features import registry as extractors
 from helpers.images import duplicates, samples
 from helpers.images.folders import from_folder
 from helpers.lessons import runner as notebooks
+from helpers.loopback import reserved_port
 from helpers.networks import weights
 from helpers.search.backends.remote import ServerUnavailable
 from helpers.search.engine import Engine
@@ -1383,7 +1384,13 @@ def test_a_notebook_is_opened_or_run(run, monkeypatch):
     assert run("notebook", "00,01")[0] == USAGE
 
 
-def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
+@pytest.fixture
+def port():
+    with reserved_port() as port:
+        yield port
+
+
+def test_serve_passes_its_options_to_the_service(engine, run, port, monkeypatch):
     started, signature = [], inspect.signature(server.run)
 
     def start(*positional, **named):
@@ -1391,7 +1398,6 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
         started.append((arguments["workers"], Settings(arguments["engine_folder"], **arguments["settings"])))
 
     monkeypatch.setattr(server, "run", start)
-    port = free_port()
     line = ["serve", "--port", port, "--workers", "2", "--allow-host", "a.example", "--root-path", "photos/"]
     assert run(*line, "--root", "photos")[0] == OK
     ((workers, settings),) = started
@@ -1404,7 +1410,7 @@ def test_serve_passes_its_options_to_the_service(engine, run, monkeypatch):
     assert run("serve", "-e", "nowhere")[0] == BAD_INPUT
 
 
-def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
+def test_serve_opens_the_page_when_it_is_ready(engine, here, port, monkeypatch):
     """With a browser that writes the address of the page, and what it loads there, into a file."""
     browser = here / "browser.py"
     browser.write_text(
@@ -1414,7 +1420,6 @@ def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
         "pathlib.Path('part.txt').rename('opened.txt')\n"
     )
     monkeypatch.setenv("BROWSER", f"{sys.executable} {browser} %s")
-    port = free_port()
     process = start_process(
         "serve", "--open", "--port", port, folder=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -1429,14 +1434,6 @@ def test_serve_opens_the_page_when_it_is_ready(engine, here, monkeypatch):
     assert address == f"http://127.0.0.1:{port}/" and "<html" in page
 
 
-def free_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def test_a_port_in_use_is_an_error_before_anything_is_loaded(engine, run):
     import socket
 
@@ -1447,12 +1444,12 @@ def test_a_port_in_use_is_an_error_before_anything_is_loaded(engine, run):
     assert code == UNAVAILABLE and "is not available" in err and "--port" in err
 
 
-def test_a_service_that_does_not_start_is_an_error(engine, run, monkeypatch):
+def test_a_service_that_does_not_start_is_an_error(engine, run, port, monkeypatch):
     def stop(*_, **__):
         raise SystemExit(3)
 
     monkeypatch.setattr(server, "run", stop)
-    assert run("serve", "--port", free_port())[0] == UNAVAILABLE
+    assert run("serve", "--port", port)[0] == UNAVAILABLE
 
 
 # ---- errors and names --------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 
 from helpers.images import download, samples
 from helpers.images.download import Archive, DownloadError, Source, UnsafeArchive, fetch
+from helpers.loopback import reserved_port
 
 
 def tar_of(members: dict[str, bytes], mode="w:gz") -> bytes:
@@ -265,12 +266,12 @@ def test_a_host_that_does_not_respond_costs_one_timeout(server, source, black_ho
 
 
 def test_the_error_lists_all_sources(server, source, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        refusing = f"127.0.0.1:{closed.getsockname()[1]}"
-    source(f"http://{refusing}/set.tgz", "http://no-such-host.invalid/set.tgz", f"{server.url}/missing.tgz")
-    started = time.monotonic()
-    with pytest.raises(DownloadError) as error:
-        fetch("set")
+    with reserved_port() as port:
+        refusing = f"127.0.0.1:{port}"
+        source(f"http://{refusing}/set.tgz", "http://no-such-host.invalid/set.tgz", f"{server.url}/missing.tgz")
+        started = time.monotonic()
+        with pytest.raises(DownloadError) as error:
+            fetch("set")
     assert time.monotonic() - started < 3
     message = str(error.value)
     for part in (

@@ -5,7 +5,7 @@ That tests our side: requests, retries, accounting. test_elastic_server.py tests
 """
 
 import json
-import socket
+import re
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from helpers.loopback import reserved_port
 from helpers.search.backends import remote
 from helpers.search.backends.remote import (
     PartlyIndexed,
@@ -516,11 +517,9 @@ def test_more_results_than_elasticsearch_gives_are_refused(server):
 
 
 def test_a_server_that_is_away_is_named_with_the_remedy():
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3 attempts.*docker compose up elastic"):
+    with reserved_port() as port, pytest.raises(ServerUnavailable) as caught:
         open_index(f"elasticsearch://127.0.0.1:{port}/x")
+    assert re.search(f"127.0.0.1:{port} failed in 3 attempts.*docker compose up elastic", str(caught.value))
 
 
 def test_a_server_that_is_slow_is_given_up_after_the_time_out(server):

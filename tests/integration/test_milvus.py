@@ -30,6 +30,7 @@ from helpers import paths
 from helpers.images.folders import from_folder
 from helpers.images.imageset import ImageSet
 from helpers.images.reading import read_image
+from helpers.loopback import reserved_port
 from helpers.search.backends import remote
 from helpers.search.backends.milvus_backend import KINDS, MilvusIndex
 from helpers.search.backends.remote import PartlyIndexed, Payload, RetryPolicy, ServerRefused, ServerUnavailable
@@ -697,14 +698,12 @@ def test_a_server_that_goes_leaves_what_was_sent_in_doubt(served):
 
 
 def test_a_server_that_is_away_is_named_with_the_remedy(capfd):
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start = time.monotonic()
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3.*docker compose up milvus"):
-        open_index(f"milvus://127.0.0.1:{port}/x")
-    assert time.monotonic() - start < 5
-    assert capfd.readouterr() == ("", "")
+    with reserved_port() as port:
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3.*docker compose up milvus"):
+            open_index(f"milvus://127.0.0.1:{port}/x")
+        assert time.monotonic() - start < 5
+        assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_says_nothing_is_given_up_after_the_time_out():

@@ -2,13 +2,13 @@
 
 import base64
 import json
-import socket
+import re
 import threading
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from helpers.loopback import reserved_port
 from helpers.search.backends import remote
 from helpers.search.backends.remote import RetryPolicy, ServerRefused, ServerUnavailable
 from helpers.search.index import open_index
@@ -124,8 +124,6 @@ def test_a_slow_server_is_given_up_after_the_timeout(server):
 
 
 def test_a_server_that_is_away_is_named_with_the_remedy():
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} failed in 3 attempts.*docker compose up opensearch"):
+    with reserved_port() as port, pytest.raises(ServerUnavailable) as caught:
         open_index(f"opensearch://127.0.0.1:{port}/x")
+    assert re.search(f"127.0.0.1:{port} failed in 3 attempts.*docker compose up opensearch", str(caught.value))

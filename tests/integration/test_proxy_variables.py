@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -11,6 +10,7 @@ import requests
 
 from helpers import paths
 from helpers.images import samples
+from helpers.loopback import reserved_port
 from helpers.search.backends.milvus_backend import MilvusIndex
 from helpers.search.engine import Engine
 from helpers.search.index import open_index
@@ -22,16 +22,17 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 @pytest.fixture(autouse=True)
 def proxy(monkeypatch):
     """A proxy for everything, at a port where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    for variable in PROXIES:
-        monkeypatch.setenv(variable, address)
-        monkeypatch.setenv(variable.upper(), address)
-    for variable in ("no_proxy", "no_grpc_proxy"):
-        for name in (variable, variable.upper()):
-            # Set first, so that the value of before returns after the test.
-            monkeypatch.setenv(name, "")
-            monkeypatch.delenv(name)
+    with reserved_port() as port:
+        address = f"http://127.0.0.1:{port}"
+        for variable in PROXIES:
+            monkeypatch.setenv(variable, address)
+            monkeypatch.setenv(variable.upper(), address)
+        for variable in ("no_proxy", "no_grpc_proxy"):
+            for name in (variable, variable.upper()):
+                # Set first, so that the value of before returns after the test.
+                monkeypatch.setenv(name, "")
+                monkeypatch.delenv(name)
+        yield
 
 
 def test_milvus_lite_is_reached(tmp_path):

@@ -31,6 +31,7 @@ from helpers.images import samples, thumbnails
 from helpers.images.folders import from_folder
 from helpers.images.imageset import ImageSet, concatenate
 from helpers.images.reading import read_image
+from helpers.loopback import reserved_port
 from helpers.search.engine import Engine
 from helpers.search.gallery import GalleryTable
 from helpers.search.persist.live import LiveEngine
@@ -752,24 +753,25 @@ def hostile():
 def separate_server(engine, tmp_path_factory):
     """URL and process of a server, for measuring its memory."""
     folder = engine.save(tmp_path_factory.mktemp("separate") / "own.index")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    script = f"from helpers.service.server import run; run({str(folder)!r}, port={port}, log_level='warning')"
-    # One arena: otherwise memory that threads have freed counts as used.
-    variables = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=subprocess.PIPE)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            assert process.poll() is None, process.stderr.read().decode()
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/ready").status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield address, process
-    finally:
-        process.terminate()
-        process.communicate(timeout=15)
+    with reserved_port() as port:
+        script = f"from helpers.service.server import run; run({str(folder)!r}, port={port}, log_level='warning')"
+        # One arena: otherwise memory that threads have freed counts as used.
+        variables = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=subprocess.PIPE
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(200):
+                assert process.poll() is None, process.stderr.read().decode()
+                with contextlib.suppress(httpx.TransportError):
+                    if httpx.get(f"{address}/ready").status_code == 200:
+                        break
+                time.sleep(0.1)
+            yield address, process
+        finally:
+            process.terminate()
+            process.communicate(timeout=15)
 
 
 def peak_memory(process):

@@ -20,6 +20,7 @@ from PIL import Image
 from helpers import paths
 from helpers.images import samples
 from helpers.images.reading import read_image
+from helpers.loopback import reserved_port
 from helpers.search.engine import Engine
 from helpers.search.persist.live import LiveEngine
 from helpers.service.service_process import ServiceProcess
@@ -34,25 +35,24 @@ pytestmark = [
 @contextlib.contextmanager
 def serving(folder, workers):
     """URL and process of ``lookalike serve``, once every worker is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    script = (
-        "from helpers.service.server import run\n"
-        f"if __name__ == '__main__': run({str(folder)!r}, port={port}, workers={workers}, log_level='warning')"
-    )
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    # A file, because a full pipe would block the server.
-    log = folder.with_suffix(f".{workers}.log")
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=output)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: ready(process, address) == workers, 90)
-        yield address, process
-    finally:
-        process.terminate()
-        process.wait(30)
-    assert "Traceback" not in log.read_text(), log.read_text()
+    with reserved_port() as port:
+        script = (
+            "from helpers.service.server import run\n"
+            f"if __name__ == '__main__': run({str(folder)!r}, port={port}, workers={workers}, log_level='warning')"
+        )
+        variables = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # A file, because a full pipe would block the server.
+        log = folder.with_suffix(f".{workers}.log")
+        with log.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-c", script], cwd=paths.ROOT, env=variables, stderr=output)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: ready(process, address) == workers, 90)
+            yield address, process
+        finally:
+            process.terminate()
+            process.wait(30)
+        assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def wait_until(condition, seconds=30):

@@ -6,12 +6,12 @@ modules for HTTP, and of OpenSearch also the script language and the k-NN plugin
 To run a server for notebook 18: ``python -m tests.search_server.server``.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from helpers import paths
+from helpers.loopback import reserved_port
 
 HERE = Path(__file__).parent
 #: Seconds within which a server must be ready; an idle computer needs about ten.
@@ -173,9 +174,8 @@ class SearchServer:
         shutil.copytree(source, home)
         for name in ("config", "data", "logs", "tmp"):
             (home / name).mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._reservation = contextlib.ExitStack()
+        self.port = self._reservation.enter_context(reserved_port())
         lines = {
             "discovery.type": "single-node",
             "network.host": "127.0.0.1",
@@ -214,6 +214,7 @@ class SearchServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._reservation.close()
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
