@@ -118,6 +118,36 @@ def test_a_search_keeps_the_engine_it_began_with(live):
     assert nearest(live.engine, 0, 200) == [5] and live.engine.gallery.class_names == ("old", "green")
 
 
+def test_a_replay_does_not_hold_the_lock_of_the_file(live, folder, monkeypatch):
+    """Threads that need the changes wait for it, and one of them replays; others go on."""
+    begun, may_end, real, replays, refreshed = threading.Event(), threading.Event(), Engine.replay, [], []
+
+    def replay(engine, changes, roots):
+        replays.append(len(changes))
+        begun.set()
+        assert may_end.wait(20)
+        return real(engine, changes, roots)
+
+    with LiveEngine.open(folder, MeanColor()) as other:
+        add(other, [0, 200, 0])
+        monkeypatch.setattr(Engine, "replay", replay)
+        need = [threading.Thread(target=lambda: refreshed.append(live.refresh())) for _ in range(3)]
+        for thread in need:
+            thread.start()
+        assert begun.wait(20)
+        before = live.engine
+        other_thread = threading.Thread(target=lambda: live.changes)
+        other_thread.start()
+        other_thread.join(20)
+        assert not other_thread.is_alive() and all(thread.is_alive() for thread in need)
+        assert nearest(live.engine, 0, 200) == [0] and live.engine is before
+        may_end.set()
+        for thread in need:
+            thread.join(20)
+    assert replays == [1] and sorted(refreshed) == [False, False, True]
+    assert nearest(live.engine, 0, 200) == [5]
+
+
 def test_compaction_changes_no_result_and_gives_no_id_twice(live, folder, tmp_path):
     with LiveEngine.open(folder, MeanColor()) as other:
         live.add(more(tmp_path, (0, 200, 0), (0, 250, 0)))

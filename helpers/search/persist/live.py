@@ -20,7 +20,9 @@ from helpers.search.persist import added_dates, snapshot, wal
 from helpers.search.persist.compaction import BackgroundCompaction, compact
 from helpers.search.persist.delta import DeltaIndex
 from helpers.search.persist.engine_file import EngineFile
-from helpers.search.persist.roots import Roots, locate
+from helpers.search.persist.roots import Roots, StoredRoot, locate
+from helpers.search.persist.snapshot import Manifest
+from helpers.search.persist.wal import Change
 
 log = logging.getLogger("lookalike.engine")
 
@@ -33,8 +35,10 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     loses no completed change. Every process replays the log over the index file (`DeltaIndex`). When the log exceeds a
     share of the index file (`helpers.search.persist.compaction`), a background thread writes a new index file.
 
-    All methods may be called from several threads. A search waits neither for additions nor for a compaction, only for
-    the replay of changes that were completed before it began. New ids follow the highest id that any process ever gave.
+    All methods may be called from several threads. A replay makes another engine and swaps the reference to it. A
+    search waits neither for additions nor for a compaction. It waits only for changes that were completed before it
+    began: until they are replayed or, after another save, until that engine is loaded. New ids follow the highest id
+    that any process ever gave.
 
     Attributes
     ----------
@@ -45,8 +49,9 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     def __init__(self, folder: Path, extractor: FeatureExtractor | None, root: str | Path | None):
         self.folder, self._root = Path(folder), root
         self._reader, self._writer = EngineFile(self.folder), EngineFile(self.folder)
-        #: Held during a replay, and during a write; a writer may acquire the first, never the reverse.
-        self._replaying, self._writing = threading.RLock(), threading.Lock()
+        #: One thread at a time writes a change, one replays changes, and one uses the reader's connection. The locks
+        #: are acquired in this order. Every search needs the last one, which is not held during a replay.
+        self._writing, self._replaying, self._reading = threading.Lock(), threading.Lock(), threading.Lock()
         self._closed = False
         # Before loading, so that a save in between is noticed.
         self._version = self._reader.version()
@@ -74,7 +79,7 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     def close(self) -> None:
         """Cancel a running compaction, and close the files; the engine can still be searched."""
         self._compaction.close()
-        with self._writing, self._replaying:
+        with self._writing, self._replaying, self._reading:
             self._closed = True
             switching = self._switching
         if switching is not None:
@@ -85,7 +90,7 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     @property
     def changes(self) -> int:
         """The number of additions and removals in the log."""
-        with self._replaying, self._opened().reading() as connection:
+        with self._reading, self._opened().reading() as connection:
             return connection.execute("select count(*) from log").fetchone()[0]
 
     def wait_for_compaction(self) -> int:
@@ -106,29 +111,44 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
         EngineFolderError : an engine of another extractor was saved here meanwhile, or the folder is damaged.
         IndexFileError : the log cannot be read.
         """
+        if self._read_version() == self._version:
+            return False
         with self._replaying:
-            version = self._opened().version()
+            # Another thread may have replayed the changes meanwhile.
+            version = self._read_version()
             if version == self._version:
                 return False
             engine = self.engine
-            with self._reader.reading() as connection:
-                manifest = snapshot.read_manifest(connection, self.folder)
-                saved, stored = engine.saved, snapshot.read_roots(connection)
-                former = saved.roots.stored
-                known = manifest.snapshot_id == saved.snapshot_id and manifest.log_position <= saved.position
-                known &= stored[: len(former)] == former
-                changes = wal.read(connection, saved.position) if known else []
-            if known:
-                new = stored[len(former) :]
+            manifest, stored, changes = self._read_changes(engine)
+            if changes is not None:
+                roots = engine.saved.roots
+                new = stored[len(roots.stored) :]
                 found = locate(self.folder, new, snapshot.samples_of_changes(changes)) if new else ()
-                replayed = engine.replay(changes, Roots(self.folder, [*saved.roots, *found]))
+                replayed = engine.replay(changes, Roots(self.folder, [*roots, *found]))
             else:
-                # Another save, roots at another place, or a compaction of changes that this process has not read.
                 replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
+            # In this order: whoever reads the new version must find the new engine.
             self.engine, self._version = replayed, version
             if manifest.log_position > replayed.saved.compacted:
                 self._switch_later()
             return replayed is not engine
+
+    def _read_version(self) -> int:
+        with self._reading:
+            return self._opened().version()
+
+    def _read_changes(self, engine: Engine) -> tuple[Manifest, list[StoredRoot], list[Change] | None]:
+        """The manifest, the roots, and the changes after those of an engine.
+
+        The changes are None if they do not continue the engine: after another save, after a compaction of changes that
+        this process has not read, or if roots are at another place.
+        """
+        with self._reading, self._opened().reading() as connection:
+            manifest, stored = snapshot.read_manifest(connection, self.folder), snapshot.read_roots(connection)
+            saved, former = engine.saved, engine.saved.roots.stored
+            continued = manifest.snapshot_id == saved.snapshot_id and manifest.log_position <= saved.position
+            continued &= stored[: len(former)] == former
+            return manifest, stored, wal.read(connection, saved.position) if continued else None
 
     def add(self, images: ImageSet, classes: bool = False) -> Additions:
         """Add images and save them; `helpers.search.identity` defines what becomes of those that the engine knows.
@@ -228,6 +248,8 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
     @contextlib.contextmanager
     def locked(self) -> Iterator[sqlite3.Connection]:
         """A transaction on an up-to-date engine; while it is open, no process changes the engine."""
+        # All writers wait for the transaction, so most changes of other processes are replayed before it.
+        self.refresh()
         with self._writing:
             with self._opened(self._writer).writing() as connection:
                 # As the only writer, so that no other process gives the same ids.
