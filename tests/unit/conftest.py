@@ -6,8 +6,8 @@ import pytest
 
 #: Audit events (see Python's table of them) → what a test did.
 REFUSED = {"subprocess.Popen": "started a process", "os.fork": "started a process", "socket.bind": "opened a port"}
-#: Programs by which joblib counts the cores.
-PROBES = ("cat", "lscpu")
+#: Programs that describe the processor to joblib and h5py.
+PROBES = ("cat", "lscpu", "uname")
 _active = False
 
 
