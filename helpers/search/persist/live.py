@@ -127,7 +127,7 @@ class LiveEngine(contextlib.AbstractContextManager["LiveEngine"]):
                 replayed = engine.replay(changes, Roots(self.folder, [*roots, *found]))
             else:
                 replayed = Engine.load(self.folder, engine.extractor, self._root, mmap=True)
-            # In this order: whoever reads the new version must find the new engine.
+            # In this order: a thread that reads the new version must find the new engine.
             self.engine, self._version = replayed, version
             if manifest.log_position > replayed.saved.compacted:
                 self._switch_later()
